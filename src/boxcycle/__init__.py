@@ -1,0 +1,3 @@
+"""boxcycle: train object detectors with too few labels."""
+
+__version__ = "0.1.0"
