@@ -1,1 +1,1 @@
-
+"""How good detections are: predictions, COCO and VOC figures, comparisons over seeds."""
