@@ -1,0 +1,131 @@
+"""Files that survive a kill at any moment, and that cannot run code when they are loaded.
+
+Weights are safetensors with metadata. What resuming needs is ``resume.pt``: tensors, numbers and texts in torch's zip format, loaded with
+``weights_only=True``. Each is written beside its place, flushed to the disk, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+RESUME = "resume.pt"
+PREVIOUS = "resume.previous.pt"
+
+
+class Weights(NamedTuple):
+    """The content of a weights file: ``tensors`` by state name, and ``metadata`` of texts."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write ``state`` and ``metadata`` as safetensors, atomically."""
+    tensors = {
+        name: value.detach().cpu().clone().contiguous() for name, value in state.items()
+    }  # shared ones may not alias
+    write_atomically(path, lambda file: save_file(tensors, file, metadata=dict(metadata)))
+
+
+def load_weights(path: Path) -> Weights:
+    """Read a safetensors file; anything else, a pickle above all, is refused with a ``ValueError`` and never executed."""
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Weights({name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {}))  # noqa: SIM118
+    except SafetensorError as error:
+        kind = "a file of torch.save, whose loading can run code" if _is_pickle(path) else "damaged or of another kind"
+        raise ValueError(f"{path} is not a safetensors file: it is {kind}") from error
+
+
+def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write ``resume.pt``; the one before stays as ``resume.previous.pt``, so that at every moment one of them is whole."""
+    path = folder / RESUME
+
+    def write(file: Path) -> None:
+        torch.save(dict(state), file)
+
+    def keep_previous() -> None:
+        if path.exists():
+            os.replace(path, folder / PREVIOUS)
+
+    write_atomically(path, write, before_rename=keep_previous)
+
+
+def load_resume(folder: Path) -> dict[str, Any] | None:
+    """The state to go on from; None if there is none. A damaged ``resume.pt`` falls back, with a warning, to the one before.
+
+    Raises ``ValueError`` if no file is whole, or one holds more than tensors, numbers and texts.
+    """
+    present = [folder / name for name in (RESUME, PREVIOUS) if (folder / name).exists()]
+    for path in present:
+        try:
+            return _load_resume_file(path)
+        except _Damaged as error:
+            last_error = error
+            if path != present[-1]:
+                warnings.warn(f"{error}; going on from the checkpoint before it, {present[-1].name}", stacklevel=2)
+    if present:
+        raise ValueError(f"{last_error}, and no earlier checkpoint is left") from last_error
+    return None
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], None], before_rename: Callable[[], None] = lambda: None
+) -> None:
+    """Let ``write`` fill a file beside ``path``, bring it to the disk, then put it in the place of ``path``."""
+    beside = path.with_name(f".{path.name}.new")
+    write(beside)
+    _sync(beside)
+    before_rename()
+    os.replace(beside, path)
+    _sync(path.parent)
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _load_resume_file(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch itself does not compare checksums
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise _Damaged(f"{path} is damaged (cut short, or not a checkpoint)") from error
+    if broken:
+        raise _Damaged(f"{path} is damaged (its part {broken} has changed)")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors, numbers and texts; it is refused, for loading it could run code"
+        ) from error
+    return state
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start[:2] == b"PK" or start[:1] == b"\x80"  # torch.save's zip, or a bare pickle
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no such thing for folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""What a person sees while a run goes on: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import psutil
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+REDRAW = 0.5  # seconds: the bar is drawn by the training thread, and must cost it nothing
+SHOWN = ("loss", "images_per_second", "memory_gb")  # first in the line, the losses after them
+
+
+class TrainingProgress:
+    """Shows steps done, time left, losses, images a second and memory, on standard error. ``shown`` is False on all but one process."""
+
+    def __init__(self, steps: int, done: int, *, shown: bool = True, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, quiet=not shown)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self._console,
+            auto_refresh=False,
+            speed_estimate_period=120,
+        )
+        self._live = shown and self._console.is_terminal
+        self._task = self._bar.add_task("training", total=steps, completed=done, numbers="")
+        self._steps, self._start, self._first = steps, time.monotonic(), done
+        self._drawn = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._bar.refresh()
+            self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """``step`` steps are done; the bar is redrawn at most every half second."""
+        if not self._live:
+            return
+        self._bar.update(self._task, completed=step)
+        if time.monotonic() - self._drawn > REDRAW:
+            self._bar.refresh()
+            self._drawn = time.monotonic()
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the numbers of the state after ``step``: beside the bar, or as a line of their own."""
+        if self._live:
+            self._bar.update(self._task, numbers=_text(values, names=SHOWN))
+            return
+        left = (time.monotonic() - self._start) / max(step - self._first, 1) * (self._steps - step)
+        self.say(f"step {step}/{self._steps}, {_duration(left)} left: {_text(values)}")
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bar if there is one."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The terminal belongs to the block: only one bar at a time can be live."""
+        if self._live:
+            self._bar.stop()
+        try:
+            yield
+        finally:
+            if self._live:
+                self._bar.start()
+
+
+def memory_gb(device: torch.device) -> float:
+    """Memory of this process in 10^9 bytes: the largest so far on a CUDA device, else resident now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return psutil.Process().memory_info().rss / 1e9
+
+
+def _text(values: Mapping[str, float], names: tuple[str, ...] | None = None) -> str:
+    chosen = [name for name in (names or values) if name in values]
+    return "  ".join(f"{name} {values[name]:.4g}" for name in chosen)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
