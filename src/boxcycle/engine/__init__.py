@@ -1,1 +1,1 @@
-"""Training as such: the loop, its settings, its checkpoints and records. Knows no method and imports nothing else of the package."""
+"""Training as such: loop, settings, checkpoints, records. Knows no method, imports nothing else of the package."""

@@ -1,7 +1,7 @@
 """Files that survive a kill at any moment, and that cannot run code when they are loaded.
 
-Weights are safetensors with metadata. What resuming needs is ``resume.pt``: tensors, numbers and texts in torch's zip format, loaded with
-``weights_only=True``. Each is written beside its place, flushed to the disk, then renamed.
+Weights are safetensors with metadata. What resuming needs is ``resume.pt``: tensors, numbers and texts in torch's zip
+format, loaded with ``weights_only=True``. Each is written beside its place, flushed to the disk, then renamed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 RESUME = "resume.pt"
 PREVIOUS = "resume.previous.pt"
+DAMAGED = "resume.damaged.pt"
 
 
 class Weights(NamedTuple):
@@ -39,7 +40,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def load_weights(path: Path) -> Weights:
-    """Read a safetensors file; anything else, a pickle above all, is refused with a ``ValueError`` and never executed."""
+    """Read a safetensors file.
+
+    Raises ``ValueError`` for anything else; above all a pickle is refused, not executed.
+    """
     if not path.is_file():
         raise ValueError(f"no weights at {path}")
     try:
@@ -51,7 +55,7 @@ def load_weights(path: Path) -> Weights:
 
 
 def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``resume.pt``; the one before stays as ``resume.previous.pt``, so that at every moment one of them is whole."""
+    """Write ``resume.pt``; the one before stays as ``resume.previous.pt``: at every moment one of them is whole."""
     path = folder / RESUME
 
     def write(file: Path) -> None:
@@ -65,8 +69,9 @@ def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_resume(folder: Path) -> dict[str, Any] | None:
-    """The state to go on from; None if there is none. A damaged ``resume.pt`` falls back, with a warning, to the one before.
+    """The state to go on from; None if there is none.
 
+    A damaged ``resume.pt`` is set aside as ``resume.damaged.pt``, with a warning, and the one before is taken.
     Raises ``ValueError`` if no file is whole, or one holds more than tensors, numbers and texts.
     """
     present = [folder / name for name in (RESUME, PREVIOUS) if (folder / name).exists()]
@@ -76,6 +81,7 @@ def load_resume(folder: Path) -> dict[str, Any] | None:
         except _Damaged as error:
             last_error = error
             if path != present[-1]:
+                os.replace(path, folder / DAMAGED)  # else the next save would put it in the place of the whole one
                 warnings.warn(f"{error}; going on from the checkpoint before it, {present[-1].name}", stacklevel=2)
     if present:
         raise ValueError(f"{last_error}, and no earlier checkpoint is left") from last_error

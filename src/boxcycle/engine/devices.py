@@ -22,8 +22,8 @@ PATIENCE = timedelta(hours=12)  # how long processes wait for one that evaluates
 def make_accelerator(config: FitConfig, folder: Path) -> Accelerator:
     """One CPU or GPU, or as many processes as ``torchrun`` or ``accelerate launch`` started; seeds each process apart.
 
-    Raises ``ValueError`` where accelerate would quietly do something else: a device or tracker that is not there, fp16 on a CPU, images
-    that cannot be shared out equally.
+    Raises ``ValueError`` where accelerate would quietly do something else (a device or tracker that is not there, fp16
+    on a CPU), and for images that cannot be shared out equally.
     """
     if missing := [name for name in config.trackers if name not in map(str, get_available_trackers())]:
         raise ValueError(f"trackers names {missing[0]!r}, which is not installed: pip install {missing[0]}")
@@ -42,6 +42,15 @@ def make_accelerator(config: FitConfig, folder: Path) -> Accelerator:
     _check(config, accelerator)
     set_seed(config.seed, device_specific=True)
     return accelerator
+
+
+def largest(accelerator: Accelerator, number: int) -> int:
+    """The largest of the processes' numbers: what one of them found is known to all."""
+    if accelerator.num_processes == 1:
+        return number
+    shared = torch.tensor(number, device=accelerator.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return int(shared)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Ema:
     """Averages of every floating-point tensor of ``model``'s state, in float32; whole numbers are copied.
 
-    Update ``n`` (from 0) decays by ``min(decay, (1 + n) / (10 + n))``, so that a short run is not an average of its first weights: the rule
-    of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    Update ``n`` (from 0) decays by ``min(decay, (1 + n) / (10 + n))``, so that a short run is not an average of its
+    first weights: the rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

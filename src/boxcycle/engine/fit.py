@@ -1,38 +1,41 @@
 """The training loop.
 
-The model is called as ``model(images, targets)`` and returns a dict of scalar losses, each a mean over the images it was given; its
-attribute ``loss_weights`` has the same keys. It may offer ``watched`` (numbers of the last call, logged beside the losses) and
-``parameter_groups()``. Every trainable parameter must receive a gradient in every step, zero if need be, also where a process sees only
-empty targets: processes meet in the backward pass, and one that skips a parameter would keep the others waiting.
+The model is called as ``model(images, targets)`` and returns a dict of scalar losses, each a mean over the images it
+was given; its attribute ``loss_weights`` has the same keys. It may offer ``watched`` (numbers of the last call, logged
+beside the losses) and ``parameter_groups()``.
+
+Every trainable parameter must receive a gradient in every step, zero if need be, also where a process sees only empty
+targets: processes meet in the backward pass, and one that skips a parameter would keep the others waiting.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, send_to_device
-from torch import Tensor, nn
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
 
 from boxcycle.engine.checkpoint import RESUME, load_resume, save_resume, save_weights
 from boxcycle.engine.config import FitConfig
-from boxcycle.engine.devices import make_accelerator, torch_settings
+from boxcycle.engine.devices import largest, make_accelerator, torch_settings
 from boxcycle.engine.ema import Ema
-from boxcycle.engine.losses import LossModule, NonFiniteLoss, describe, mean_over_processes, weighted_total
-from boxcycle.engine.optim import clip_gradients, make_optimizer, parameter_groups, set_learning_rate
+from boxcycle.engine.losses import RunningMeans, mean_over_processes
 from boxcycle.engine.progress import TrainingProgress, memory_gb
 from boxcycle.engine.random_state import kept_random_state, random_state, set_random_state
 from boxcycle.engine.records import Records
-from boxcycle.engine.schedule import learning_rate_factor
+from boxcycle.engine.schedule import learning_rate
 from boxcycle.engine.signals import EvaluationStopped, Interrupted, StopSignals
 from boxcycle.engine.state import TrainingState
+from boxcycle.engine.update import Batches, Updater
 
 MakeBatches = Callable[[int, int, int], Iterable[tuple[Any, Any]]]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -40,15 +43,15 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a run ended. ``seconds`` and ``images_per_second`` are of this call; the rest is of the whole run."""
+    """How a run ended. ``seconds`` and ``images_per_second`` are of this call, the rest is of the whole run."""
 
     steps: int
-    best: float | None  # the best value of the chosen metric, None without an evaluation
+    best: float | None  # the best value of the chosen figure; None without an evaluation
     best_step: int
     metrics: dict[str, float]  # of the last evaluation
-    losses: dict[str, float]  # the last logged row
+    losses: dict[str, float]  # means of the last logged row, and what was watched
     seconds: float
-    images_per_second: float  # while training, evaluations and checkpoints apart
+    images_per_second: float  # while training: evaluations and checkpoints apart
 
 
 def fit(
@@ -64,34 +67,29 @@ def fit(
 ) -> FitResult:
     """Train ``model`` for ``config.steps`` steps and leave checkpoints and records in ``folder``.
 
-    ``make_batches(start_step, rank, world_size)`` yields this process's micro-batches ``(images, targets)`` from step ``start_step`` (0 is the
-    first) on: ``config.accumulate`` of them a step, each of ``batch_size / accumulate / world_size`` images, the same whenever asked again.
-    ``evaluate(model)`` runs on the main process, on the averaged weights if there are any; its figure named ``best`` (higher is better)
-    chooses ``checkpoints/best.safetensors``. ``metadata`` goes into the weights files.
+    ``make_batches(start_step, rank, world_size)`` yields this process's micro-batches ``(images, targets)`` from step
+    ``start_step`` (0 is the first) on: ``config.accumulate`` of them a step, each of ``batch_size / accumulate /
+    world_size`` images, the same whenever it is asked again. ``evaluate(model)`` runs on the main process, with the
+    averaged weights if there are any; its figure ``best`` (higher is better) chooses ``checkpoints/best.safetensors``.
+    ``metadata`` goes into the weights files.
 
-    With ``resume`` a run goes on from ``checkpoints/resume.pt`` (from step 0 if there is none), on a CPU bit for bit as if it had never
-    stopped, provided that batches and evaluation do not depend on global random state.
+    With ``resume`` the run goes on from ``checkpoints/resume.pt`` (from step 0 if there is none), on a CPU bit for bit
+    as if it had never stopped, provided that batches do not depend on global random state.
 
-    Raises :class:`Interrupted` after Ctrl-C or SIGTERM, once the step under way is done and saved; :class:`NonFiniteLoss`; ``ValueError``
-    for settings that cannot work here, a folder that already holds a run, and checkpoints of another run.
+    Raises :class:`Interrupted` after Ctrl-C or SIGTERM, once the step under way is done and saved; ``NonFiniteLoss``;
+    ``ValueError`` for settings that cannot work here, a folder that already holds a run, a checkpoint of another run.
     """
     accelerator = make_accelerator(config, folder)
     with torch_settings(config), StopSignals() as signals:
-        loop = _Loop(model, config, folder, accelerator, signals, metadata or {})
-        loop.evaluate_with, loop.best_metric = evaluate, best
-        loop.start(resume)
-        with loop.progress:
-            try:
-                return loop.run(make_batches)
-            finally:
-                loop.close()
+        run = _Run(model, config, folder, accelerator, signals, evaluate, best, dict(metadata or {}))
+        with run.closing:
+            run.start(resume)
+            run.train(make_batches)
+        return run.result()
 
 
-class _Loop:
-    """One call of :func:`fit`, on one of its processes."""
-
-    evaluate_with: Evaluate | None = None
-    best_metric: str
+class _Run:
+    """One call of :func:`fit` on one of its processes. Only the main process writes and shows."""
 
     def __init__(
         self,
@@ -100,230 +98,162 @@ class _Loop:
         folder: Path,
         accelerator: Accelerator,
         signals: StopSignals,
-        metadata: Mapping[str, str],
+        evaluate: Evaluate | None,
+        best: str,
+        metadata: dict[str, str],
     ) -> None:
-        self.model, self.config, self.folder, self.accelerator, self.signals = (
-            model,
-            config,
-            folder,
-            accelerator,
-            signals,
-        )
-        self.metadata = metadata
-        self.is_main, self.world_size = accelerator.is_main_process, accelerator.num_processes
-        self.checkpoints = folder / "checkpoints"
-        self.groups = parameter_groups(model, config)
-        self.module = accelerator.prepare_model(LossModule(model.train()))
-        self.optimizer = accelerator.prepare_optimizer(make_optimizer(self.groups, config))
+        self.model, self.config, self.folder, self.accelerator = model, config, folder, accelerator
+        self.signals, self.evaluate_model, self.best, self.metadata = signals, evaluate, best, metadata
+        self.checkpoints, self.is_main = folder / "checkpoints", accelerator.is_main_process
+        means = RunningMeans()
+        self.updater = Updater(model, config, accelerator, means)
         ema = Ema(model, config.ema) if config.ema and self.is_main else None
-        self.state = TrainingState(config, model, self.optimizer.optimizer, accelerator.scaler, ema)
+        self.state = TrainingState(config, model, self.updater.optimizer, accelerator.scaler, ema, means)
         self.losses: dict[str, float] = {}
-        self.started = time.perf_counter()
-        self.seconds, self.images, self.timed = 0.0, 0, (0.0, 0)  # training alone: so far, and at the last row
-
-    # --- the run ---------------------------------------------------------------------------------------------------------------------
+        self.closing = ExitStack()
+        self.started, self.seconds, self.images = time.perf_counter(), 0.0, 0
 
     def start(self, resume: bool) -> None:
-        """Restore or begin, and open the records."""
-        saved = load_resume(self.checkpoints)
+        """Restore or begin; open progress and records; save, so that a folder that cannot be written is found now."""
+        [saved] = broadcast_object_list([load_resume(self.checkpoints) if self.is_main else None])
         if saved and not resume:
             raise ValueError(f"{self.folder} already holds a run; to go on with it: resume=true")
         if saved:
-            self.state.load_dict(saved, self.checkpoints / RESUME)
-            if self.accelerator.process_index < len(saved["random"]):
-                set_random_state(saved["random"][self.accelerator.process_index])
+            self.restore(saved)
         self.progress = TrainingProgress(self.config.steps, self.state.step, shown=self.is_main)
-        if resume:
-            self.progress.say(
-                f"resuming at step {self.state.step}"
-                if saved
-                else f"nothing to resume in {self.folder}: starting at step 0"
-            )
+        self.closing.callback(self.progress.close)
         if self.is_main:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.records = Records(self.folder, self.state.step, self.accelerator)
-        self.save()  # a folder that cannot be written is found now; a kill between two files of a save is mended
+            self.closing.callback(self.records.close)
+        if resume:
+            where = f"resuming at step {self.state.step}" if saved else "nothing to resume, starting at step 0"
+            self.progress.say(f"{where} in {self.folder}")
+        self.save()
+        self.progress.start()
 
-    def run(self, make_batches: MakeBatches) -> FitResult:
-        state, config = self.state, self.config
+    def train(self, make_batches: MakeBatches) -> None:
+        """The loop."""
+        config, state = self.config, self.state
         if not state.evaluated:
-            self.evaluate()
-        batches = self.batches(make_batches) if state.step < config.steps else iter(())
+            self.evaluate()  # a signal or a kill came between
+        batches = self.batches_from_here(make_batches)
         while state.step < config.steps:
-            self.train_step(batches)
+            self.updater.update(state.step, batches)
+            state.step += 1
+            if state.ema:
+                state.ema.update(self.model)
+            self.progress.advance(state.step)
             if self.due(config.log_every):
                 self.log()
-            state.evaluated = not (self.evaluate_with and self.due(config.eval_every))
-            stop = self.largest(self.signals.requested)
+            state.evaluated = self.evaluate_model is None or not self.due(config.eval_every)
+            stop = largest(self.accelerator, self.signals.requested)
             if stop or not state.evaluated or self.due(config.save_every):
                 self.save()
             if stop:
                 self.stop(stop)
             if not state.evaluated:
                 self.evaluate()
-        return self.result()
 
-    def train_step(self, batches: Iterator[tuple[Any, Any]]) -> None:
-        """One update of the weights, from ``accumulate`` micro-batches."""
-        begun, config = time.perf_counter(), self.config
-        set_learning_rate(self.optimizer, config.lr * learning_rate_factor(config, self.state.step))
-        for micro in range(config.accumulate):
-            images, targets = self.next_batch(batches)
-            last = micro == config.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
-                losses = self.module(images, targets)
-                total = weighted_total(losses, self.model.loss_weights)
-                self.check_finite(total, losses, targets)
-                self.accelerator.backward(total / config.accumulate)
-            self.state.means.add({"loss": total, **losses, **getattr(self.model, "watched", {})})
-        self.accelerator.unscale_gradients()
-        self.state.means.add(clip_gradients(self.groups, config.clip, config.clip_norm))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.state.ema:
-            self.state.ema.update(self.model)
-        self.state.step += 1
-        self.seconds, self.images = self.seconds + time.perf_counter() - begun, self.images + config.batch_size
-        self.progress.advance(self.state.step)
+    def due(self, every: int) -> bool:
+        """Whether what happens every ``every`` steps (0: never) and at the end happens now."""
+        return self.state.step == self.config.steps or bool(every and self.state.step % every == 0)
 
-    def evaluate(self) -> None:
-        """Evaluate on the main process while the others wait, keep the weights if they are the best so far, save."""
-        metrics = self.evaluate_here() if self.is_main else None
-        metrics = broadcast_object_list([metrics])[0]
-        if metrics is None:
-            self.stop(self.largest(self.signals.requested))
-        state = self.state
-        state.metrics, state.evaluated = metrics, True
-        if self.best_metric not in metrics:
-            raise ValueError(
-                f"the evaluation has no figure {self.best_metric!r} to choose the best weights by; it has {sorted(metrics)}"
-            )
-        value = metrics[self.best_metric]
-        if state.best is None or value > state.best:
-            state.best, state.best_step = value, state.step
-            self.save_weights("best.safetensors")
-        if self.is_main:
-            self.records.add(state.step, metrics)
-            self.progress.say(
-                f"step {state.step}: {self.best_metric} {value:.4g}, best {state.best:.4g} at step {state.best_step}"
-            )
-        self.save()
+    def batches_from_here(self, make_batches: MakeBatches) -> Batches:
+        """The micro-batches from this step on.
 
-    # --- its parts -------------------------------------------------------------------------------------------------------------------
-
-    def batches(self, make_batches: MakeBatches) -> Iterator[tuple[Any, Any]]:
-        """The micro-batches from here on. A loader draws a seed when it starts; that may not shift the model's draws of a resumed run."""
+        A loader draws a seed when it is started, here; that may not shift the random draws of a resumed run.
+        """
+        if self.state.step == self.config.steps:
+            return iter(())
         with kept_random_state():
-            batches = iter(make_batches(self.state.step, self.accelerator.process_index, self.world_size))
-            first = list(next_or_nothing(batches))
+            batches = iter(
+                make_batches(self.state.step, self.accelerator.process_index, self.accelerator.num_processes)
+            )
+            first = list(islice(batches, 1))
         return chain(first, batches)
 
-    def next_batch(self, batches: Iterator[tuple[Any, Any]]) -> tuple[Any, Any]:
-        batch = next(batches, None)
-        step = f"step {self.state.step + 1} of {self.config.steps}"
-        if batch is None:
-            raise ValueError(f"make_batches has no batch for {step}")
-        wanted = self.config.batch_size // (self.config.accumulate * self.world_size)
-        if len(batch[0]) != wanted:
+    def log(self) -> None:
+        """Write a row: means over the steps since the last one, and over the processes."""
+        self.losses = mean_over_processes(gather_object([self.state.means.take()]))
+        row = {
+            **self.losses,
+            "lr": learning_rate(self.config, self.state.step - 1),
+            "images_per_second": self.updater.images / self.updater.seconds,
+            "memory_gb": memory_gb(self.accelerator.device),
+        }
+        self.count_time()
+        if self.is_main:
+            self.records.add(self.state.step, row)
+            self.progress.show(self.state.step, row)
+
+    def evaluate(self) -> None:
+        """Evaluate while the other processes wait; keep the weights if they are the best so far; save."""
+        [metrics] = broadcast_object_list([self.measure() if self.is_main else None])
+        if metrics is None:
+            self.stop(largest(self.accelerator, self.signals.requested))
+        if self.best not in metrics:
             raise ValueError(
-                f"make_batches must give {wanted} images (batch_size / accumulate / processes) a batch; got {len(batch[0])} in {step}"
+                f"the evaluation has no figure {self.best!r} to choose weights by; it has {sorted(metrics)}"
             )
-        moved: tuple[Any, Any] = send_to_device(batch, self.accelerator.device, non_blocking=True)
-        return moved
+        state, value = self.state, metrics[self.best]
+        state.metrics, state.evaluated = metrics, True
+        if not math.isnan(value) and (state.best is None or value > state.best):
+            state.best, state.best_step = value, state.step
+            self.save_weights("best", {self.best: f"{value:.6g}"})
+        if self.is_main:
+            self.records.add(state.step, metrics)
+            best = "the best so far" if state.best_step == state.step else f"the best was at step {state.best_step}"
+            self.progress.say(f"step {state.step}: {self.best} {value:.4g}, {best}")
+        self.save()
 
-    def check_finite(self, total: Tensor, losses: Mapping[str, Tensor], targets: Any) -> None:
-        """Stop every process if the loss of one is not finite, before the weights are touched."""
-        finite = bool(total.isfinite())
-        if not self.largest(int(not finite)):
-            return
-        findings = gather_object([describe(losses, targets)] if not finite else [])
-        raise NonFiniteLoss(self.state.step + 1, findings)
-
-    def evaluate_here(self) -> dict[str, float] | None:
-        """The figures; None if a signal cut the evaluation short."""
+    def measure(self) -> dict[str, float] | None:
+        """The figures of the evaluation; None if a signal cut it short."""
         averaged = self.state.ema.applied(self.model) if self.state.ema else nullcontext()
         self.model.eval()
         try:
             with averaged, torch.no_grad(), kept_random_state(), self.progress.paused(), self.signals.evaluating():
-                return {name: float(value) for name, value in self.evaluate_with(self.model).items()}
+                assert self.evaluate_model, "an evaluation is due only if there is one"
+                return {name: float(value) for name, value in self.evaluate_model(self.model).items()}
         except EvaluationStopped:
             return None
         finally:
             self.model.train()
 
-    def log(self) -> None:
-        """Write a row: means over the steps since the last one, and over the processes."""
-        self.losses = mean_over_processes(gather_object([self.state.means.take()]))
-        seconds, images = self.seconds - self.timed[0], self.images - self.timed[1]
-        self.timed = (self.seconds, self.images)
-        row = {
-            **self.losses,
-            "lr": self.config.lr * learning_rate_factor(self.config, self.state.step - 1),
-            "images_per_second": images / seconds,
-            "memory_gb": memory_gb(self.accelerator.device),
-        }
-        if self.is_main:
-            self.records.add(self.state.step, row)
-            self.progress.show(self.state.step, row)
-
     def save(self) -> None:
-        """Write what resuming needs and the last weights."""
+        """Write the last weights and what resuming needs."""
         if not self.state.finite():
             raise FloatingPointError(
-                f"weights are not finite after step {self.state.step}; the checkpoint before it is kept"
+                f"weights are not finite after step {self.state.step}; the last save stays as it is"
             )
         random_states = gather_object([random_state()])
         if self.is_main:
             self.records.sync()
             save_resume(self.checkpoints, self.state.to_dict(random_states))
-        self.save_weights("last.safetensors")
-        self.accelerator.wait_for_everyone()
+        self.save_weights("last", {})
+        self.accelerator.wait_for_everyone()  # none may leave, and end the others, before the files are whole
 
-    def save_weights(self, name: str) -> None:
+    def save_weights(self, name: str, figures: Mapping[str, str]) -> None:
         if self.is_main:
-            figures = {self.best_metric: f"{self.state.best:.6g}"} if name.startswith("best") else {}
-            save_weights(
-                self.checkpoints / name,
-                self.state.weights(),
-                {**self.metadata, **figures, "step": str(self.state.step)},
-            )
+            metadata = {**self.metadata, **figures, "step": str(self.state.step)}
+            save_weights(self.checkpoints / f"{name}.safetensors", self.state.weights(), metadata)
 
-    def stop(self, signum: int) -> None:
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.state.load_dict(saved, self.checkpoints / RESUME)
+        rank = self.accelerator.process_index
+        if rank < len(saved["random"]):  # else more processes than before: their draws start from the seed
+            set_random_state(saved["random"][rank])
+
+    def stop(self, signum: int) -> NoReturn:
         interrupted = Interrupted(signum, self.state.step, self.folder)
         self.progress.say(str(interrupted))
         raise interrupted
 
-    def due(self, every: int) -> bool:
-        """Whether something that happens every ``every`` steps (0: never) and at the end happens now."""
-        return self.state.step == self.config.steps or bool(every and self.state.step % every == 0)
-
-    def largest(self, number: int) -> int:
-        """The largest of the processes' numbers: what one of them found is known to all."""
-        if self.world_size == 1:
-            return number
-        shared = torch.tensor(number, device=self.accelerator.device)
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-        return int(shared)
+    def count_time(self) -> None:
+        self.seconds, self.images = self.seconds + self.updater.seconds, self.images + self.updater.images
+        self.updater.seconds, self.updater.images = 0.0, 0
 
     def result(self) -> FitResult:
-        state = self.state
-        return FitResult(
-            steps=state.step,
-            best=state.best,
-            best_step=state.best_step,
-            metrics=state.metrics,
-            losses=self.losses,
-            seconds=time.perf_counter() - self.started,
-            images_per_second=self.images / self.seconds if self.seconds else 0.0,
-        )
-
-    def close(self) -> None:
-        if self.is_main:
-            self.records.close()
-
-
-def next_or_nothing(batches: Iterator[Any]) -> Iterator[Any]:
-    """At most one item."""
-    for batch in batches:
-        yield batch
-        return
+        state, seconds = self.state, time.perf_counter() - self.started
+        speed = self.images / self.seconds if self.seconds else 0.0
+        return FitResult(state.step, state.best, state.best_step, state.metrics, self.losses, seconds, speed)

@@ -1,4 +1,4 @@
-"""What the loop asks of a dict of losses: the right keys, a weighted sum that is finite, and running means for the record."""
+"""What the loop makes of a dict of losses: a weighted sum of exactly the right keys, and running means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class LossModule(nn.Module):
-    """Calls ``model(images, targets)``. Wrappers for processes and precision go around this module and leave ``model`` itself as it is."""
+    """Calls ``model(images, targets)``; wrappers for processes and precision go around it and leave ``model`` alone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

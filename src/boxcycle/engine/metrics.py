@@ -11,7 +11,7 @@ from boxcycle.engine.checkpoint import write_atomically
 
 
 class MetricsFile:
-    """Rows by step. A plain new row is appended; the file is rewritten when a column is new or a row grows (evaluations)."""
+    """Rows by step; a new one is appended, and the file rewritten when a column is new or a row grows (evaluations)."""
 
     def __init__(self, path: Path, last_step: int) -> None:
         """Go on with the rows of ``path`` up to ``last_step``; later ones, of steps that will be done again, go."""
@@ -51,7 +51,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """The rows of a ``metrics.csv`` by step, without their blanks; an unfinished last line (a kill, a full disk) is left out."""
+    """The rows of a ``metrics.csv`` by step, without blanks, and without a last line that a kill left unfinished."""
     with path.open(newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
     rows = csv.DictReader(lines)

@@ -15,10 +15,11 @@ GROUP_KEYS = {"name", "params", "weight_decay", "lr_scale"}
 def parameter_groups(model: nn.Module, config: FitConfig) -> list[dict[str, Any]]:
     """The groups that ``model.parameter_groups()`` offers, or one group ``model``; trainable parameters only.
 
-    A group has ``name`` and ``params``, and may have ``weight_decay`` (else the config's) and ``lr_scale`` (a factor, else 1).
-    Raises ``ValueError`` if a trainable parameter is in no group or in two, or a group has a key that nothing reads.
+    A group has ``name`` and ``params``, and may have ``weight_decay`` (else the config's) and ``lr_scale`` (a factor,
+    else 1). Raises ``ValueError`` if a trainable parameter is in no group or in two, or a group has an unknown key.
     """
-    offered = model.parameter_groups() if hasattr(model, "parameter_groups") else [_whole(model)]
+    offer = getattr(model, "parameter_groups", None)
+    offered: list[dict[str, Any]] = offer() if offer else [{"name": "model", "params": model.parameters()}]
     groups = []
     for group in offered:
         if unknown := set(group) - GROUP_KEYS:
@@ -48,8 +49,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def clip_gradients(groups: list[dict[str, Any]], how: str, max_norm: float) -> dict[str, Tensor]:
     """Scale gradients down to ``max_norm`` (L2) in place, and return the norms before, under the names to log.
 
-    ``global``: all parameters together. ``group``: each group apart, so that auxiliary heads cannot take the detector's share.
-    ``parameter``: each tensor apart, as the released code of MTL-SSL does; it has one norm a tensor, and logs none.
+    ``global``: all parameters together. ``group``: each group apart, so that auxiliary heads cannot take the detector's
+    share. ``parameter``: each tensor apart, as the released code of MTL-SSL does; norms are too many to log.
     """
     if how == "global":
         every = [parameter for group in groups for parameter in group["params"]]
@@ -61,10 +62,6 @@ def clip_gradients(groups: list[dict[str, Any]], how: str, max_norm: float) -> d
         norms = torch._foreach_norm(gradients)
         torch._foreach_mul_(gradients, [max_norm / norm.clamp(min=max_norm) for norm in norms])
     return {}
-
-
-def _whole(model: nn.Module) -> dict[str, Any]:
-    return {"name": "model", "params": list(model.parameters())}
 
 
 def _check_cover(model: nn.Module, groups: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ SHOWN = ("loss", "images_per_second", "memory_gb")  # first in the line, the los
 
 
 class TrainingProgress:
-    """Shows steps done, time left, losses, images a second and memory, on standard error. ``shown`` is False on all but one process."""
+    """Shows steps done, time left, losses, speed and memory on standard error, unless ``shown`` is False."""
 
     def __init__(self, steps: int, done: int, *, shown: bool = True, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, quiet=not shown)
@@ -36,12 +36,13 @@ class TrainingProgress:
         self._steps, self._start, self._first = steps, time.monotonic(), done
         self._drawn = 0.0
 
-    def __enter__(self) -> TrainingProgress:
+    def start(self) -> None:
+        """Take the terminal, if there is one."""
         if self._live:
             self._bar.start()
-        return self
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Give the terminal back."""
         if self._live:
             self._bar.refresh()
             self._bar.stop()

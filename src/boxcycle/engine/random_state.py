@@ -14,7 +14,8 @@ import torch
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's (CPU and GPU) global generators."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the legacy global generator is what is saved
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - the global generator of old is what libraries draw from
+    name, keys, position, has_gauss, cached = legacy
     return {
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
         "numpy": {

@@ -23,8 +23,8 @@ PACKAGES = ("boxcycle", "torch", "torchvision", "timm", "accelerate", "numpy", "
 class Records:
     """One sink for the numbers of a run; exists on the main process only.
 
-    ``folder`` receives ``metrics.csv``, TensorBoard's event file and ``env.json``. Rows after ``last_step`` are dropped: a resumed run does
-    those steps again.
+    ``folder`` receives ``metrics.csv``, TensorBoard's event file and ``env.json``. Rows after ``last_step`` are
+    dropped: a resumed run does those steps again.
     """
 
     def __init__(self, folder: Path, last_step: int, accelerator: Accelerator) -> None:

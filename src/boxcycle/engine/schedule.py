@@ -13,11 +13,16 @@ ONE_CYCLE_FIRST = 1 / 25
 ONE_CYCLE_LAST = 1 / 25 / 1e4
 
 
-def learning_rate_factor(config: FitConfig, step: int) -> float:
-    """What ``config.lr`` is multiplied by in step number ``step`` (0 is the first).
+def learning_rate(config: FitConfig, step: int) -> float:
+    """The learning rate of step number ``step`` (0 is the first).
 
-    one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine branches; cosine: Loshchilov and Hutter, "SGDR", 2016, one cycle.
+    one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine branches; cosine: Loshchilov and Hutter, "SGDR",
+    2016, one cycle.
     """
+    return config.lr * _factor(config, step)
+
+
+def _factor(config: FitConfig, step: int) -> float:
     if config.schedule == "one_cycle":
         return _one_cycle(config, step)
     warmup = config.warmup or 0

@@ -35,7 +35,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: Any  # of fp16, else None
     ema: Ema | None
-    means: RunningMeans = field(default_factory=RunningMeans)
+    means: RunningMeans
     step: int = 0  # updates done
     evaluated: bool = True  # False while the evaluation due at ``step`` is not done
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
@@ -70,7 +70,7 @@ class TrainingState:
         }
 
     def load_dict(self, saved: Mapping[str, Any], source: Path) -> None:
-        """Take over what :meth:`to_dict` gave. Raises ``ValueError`` if the run, its settings or its model are others."""
+        """Take over what :meth:`to_dict` gave. Raises ``ValueError`` if settings or model are others."""
         if saved.get("format") != FORMAT:
             raise ValueError(f"{source} has checkpoint format {saved.get('format')}; this version reads {FORMAT}")
         self._check_config(saved["config"], source)
