@@ -1,0 +1,74 @@
+"""Batch norms with fixed statistics, computed as part of the convolution before them."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NormedConv2d(nn.Module):
+    """A convolution and the batch norm after it with fixed statistics, in training too, computed as one convolution.
+
+    With fixed mean m and variance v the norm is an affine map of each channel, so that norm(conv(x)) is a convolution
+    with the weight W * gamma / sqrt(v + eps) and the bias beta - m * gamma / sqrt(v + eps). Gradients reach W, gamma
+    and beta through this product exactly, and the passes of a batch norm over the feature map are saved.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.gamma, self.beta, self.eps = norm.weight, norm.bias, norm.eps
+        self.register_buffer("mean", norm.running_mean)
+        self.register_buffer("variance", norm.running_var)
+        self.same_padding = type(conv).__name__ == "Conv2dSame"  # timm's class for TensorFlow's padding
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        conv = self.conv
+        scale = self.gamma * (self.variance + self.eps).rsqrt()
+        bias = self.beta - self.mean * scale
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        padding = conv.padding
+        if self.same_padding:
+            inputs, padding = _pad_same(inputs, conv)
+        weight = conv.weight * scale[:, None, None, None]
+        return F.conv2d(inputs, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+
+
+def _pad_same(inputs: Tensor, conv: nn.Conv2d) -> tuple[Tensor, tuple[int, int]]:
+    """TensorFlow's SAME padding: ceil(size / stride) outputs, an odd cell of padding at the bottom and right.
+
+    Returns the inputs, copied only where two sides differ, and the padding that is left to the convolution.
+    """
+    height, width = (
+        max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        for size, kernel, stride in zip(inputs.shape[-2:], conv.kernel_size, conv.stride, strict=True)
+    )
+    if height % 2 or width % 2:
+        inputs = F.pad(inputs, (0, width % 2, 0, height % 2))
+    return inputs, (height // 2, width // 2)
+
+
+def fold_batch_norms(network: nn.Module, *, train_affine: bool) -> None:
+    """Replace, in place, each convolution that a batch norm follows by a ``NormedConv2d``, and remove the norm.
+
+    A norm belongs to the convolution before it among its siblings, since timm's networks define their layers in the
+    order in which they run; of timm's norm with an activation, the activation stays. ``train_affine`` says whether the
+    norms' weights and biases are trained. Raises ``ValueError`` if a norm has no convolution before it: it would be
+    left to follow the statistics of its batch.
+    """
+    for parent in list(network.modules()):
+        conv_name, conv = "", None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                conv_name, conv = name, child
+            elif isinstance(child, nn.BatchNorm2d):
+                if conv is None or conv.out_channels != child.num_features:
+                    raise ValueError(f"batch norm '{name}' of {type(parent).__name__} has no convolution before it")
+                child.requires_grad_(train_affine)
+                setattr(parent, conv_name, NormedConv2d(conv, child))
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+                conv = None
