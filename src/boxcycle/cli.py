@@ -1,0 +1,198 @@
+"""The command line: one verb a job, each with ``key=value`` settings.
+
+Only typer is imported here; a verb imports what it runs when it runs, so that ``boxcycle --help`` answers at once.
+What a user can cause ends in one sentence on stderr and exit code 2; BOXCYCLE_DEBUG=1 shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from boxcycle import __version__
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Config = TypeVar("Config", bound=BaseModel)
+
+app = typer.Typer(
+    help="Train object detectors with too few labels.",
+    epilog="Every verb takes key=value or --key value, and config=FILE for a YAML file of them; `boxcycle VERB --help` "
+    "lists its keys. BOXCYCLE_DEBUG=1 shows the traceback behind an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The entry point of ``boxcycle``."""
+    app()
+
+
+def _verb(function: Callable[[typer.Context], None]) -> Callable[[typer.Context], None]:
+    """Register a verb that reads its own words (typer knows neither keys nor ``--key``) and fails in one sentence."""
+
+    @functools.wraps(function)
+    def run(context: typer.Context) -> None:
+        with _one_sentence():
+            function(context)
+
+    words_as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=words_as_they_are, options_metavar="[key=value]...")(run)
+    return function
+
+
+@_verb
+def demo(context: typer.Context) -> None:
+    """Run it all on generated scenes; ends with a report."""
+    from boxcycle.methods.demo import DemoConfig, demo
+
+    _call(context, DemoConfig, demo)
+
+
+@_verb
+def doctor(context: typer.Context) -> None:
+    """Say what is wrong with a data set; exit code 1 on errors."""
+    from boxcycle.data.doctor import DoctorConfig, run_doctor
+
+    _call(context, DoctorConfig, run_doctor)
+
+
+@_verb
+def convert(context: typer.Context) -> None:
+    """Write a data set in another format."""
+    from boxcycle.data.convert import ConvertConfig, convert
+
+    _call(context, ConvertConfig, convert)
+
+
+@_verb
+def split(context: typer.Context) -> None:
+    """Draw a label budget and write it to a file."""
+    from boxcycle.data.splits import SplitConfig, run_split
+
+    _call(context, SplitConfig, run_split)
+
+
+@_verb
+def train(context: typer.Context) -> None:
+    """Train a detector; without a METHOD, list the methods."""
+    from boxcycle.config import ConfigError, unknown
+    from boxcycle.methods import METHODS
+
+    words = context.args
+    if not words or words[0] in _HELP:
+        return _list_methods(METHODS)
+    method, context.args = words[0], words[1:]
+    if "=" in method or method.startswith("-"):
+        raise ConfigError(f"expected a method before '{method}': boxcycle train {' | '.join(METHODS)}")
+    if method not in METHODS:
+        raise ConfigError(unknown(method, METHODS, "method "))
+    return _call(context, METHODS[method].Config, METHODS[method].train, f"train {method}")
+
+
+@_verb
+def eval(context: typer.Context) -> None:
+    """Evaluate a run on a split: COCO's figures, by class too."""
+    from boxcycle.methods.evaluate import EvalConfig, evaluate
+
+    _call(context, EvalConfig, evaluate)
+
+
+@_verb
+def predict(context: typer.Context) -> None:
+    """Detect objects in images: pictures and COCO JSON."""
+    from boxcycle.methods.predict import PredictConfig, predict
+
+    _call(context, PredictConfig, predict)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"boxcycle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+_HELP = ("--help", "-h")
+
+
+def _call(context: typer.Context, model: type[Config], job: Callable[[Config], Any], verb: str = "") -> None:
+    """Run ``job`` on its configuration, or list the keys if help is wanted; an exit code that it returns is ours."""
+    from boxcycle.config import load_config
+
+    if any(word in _HELP for word in context.args):
+        return _list_keys(verb or str(context.info_name), model)
+    result = job(load_config(model, overrides=context.args))
+    if isinstance(result, int) and result:
+        raise typer.Exit(result)
+    return None
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turn what a user can cause into a sentence on stderr and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt as error:  # Ctrl-C, and the engine's Interrupted, which knows its exit code
+        _say(str(error) or "interrupted")
+        raise typer.Exit(getattr(error, "exit_code", 130)) from None
+    except BrokenPipeError:  # `boxcycle ... | head`: typer ends quietly
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get("BOXCYCLE_DEBUG"):
+            raise
+        _say(sentence)
+        raise typer.Exit(2) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user; None for a RuntimeError that is ours and deserves its traceback."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return "out of GPU memory: lower fit.batch_size, raise fit.accumulate or choose smaller images in data.resize"
+    return None if isinstance(error, RuntimeError) else " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(sentence: str) -> None:
+    typer.secho(sentence, fg=typer.colors.RED, err=True)
+
+
+def _list_methods(methods: dict[str, Any]) -> None:
+    typer.echo("boxcycle train METHOD data=PATH [key=value]...\n")
+    for name, method in methods.items():
+        typer.echo(f"  {name:<12} {(method.__doc__ or '').partition(chr(10))[0]}")
+    typer.echo("\n`boxcycle train METHOD --help` lists the keys of a method.")
+
+
+def _list_keys(verb: str, model: type[BaseModel]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from boxcycle.config import config_keys
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for key in config_keys(model):
+        if key.section is None:
+            table.add_row(Text(f"{key.name}={key.default}"), Text(f"{key.description} ({key.kind})".strip()))
+    typer.echo(f"boxcycle {verb} [config=FILE] [key=value]...\n\n{(model.__doc__ or '').strip()}\n\nkeys and defaults:")
+    Console().print(table)

@@ -1,0 +1,296 @@
+"""Configuration: a YAML file and ``key=value`` overrides into one pydantic model.
+
+Every part keeps its own model beside its code (``engine``, ``models``, each method); this file only knows how to fill
+one. The rules:
+
+* Keys are dotted (``fit.steps``). Later values win: the models' defaults, the file, the overrides from left to right.
+* A section that has a key ``path`` takes a bare value as its path: ``data=photos`` is ``data.path=photos``.
+* Values are YAML with the scalars of version 1.2: ``5e-4`` is a number, ``no`` is the text "no". What is no YAML
+  (``*.jpg``) is text.
+* An unknown key, a key given twice in a file and a value of the wrong kind are a :class:`ConfigError` of one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A user's configuration is wrong: one sentence that names the key, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a configuration as a user sees it. ``section`` is the model behind a key that has keys of its own."""
+
+    name: str  # dotted
+    kind: str  # "integer", "'sgd' or 'adamw'", ...
+    default: str  # as it is typed; "required" where there is none
+    description: str
+    section: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value that somebody gave: for which key, where, and as which text (None where it was not typed as one)."""
+
+    name: str
+    value: Any
+    origin: str = ""  # "settings.yaml: " for a file, which its messages begin with
+    text: str | None = None
+
+    @property
+    def is_number(self) -> bool:
+        return self.text is not None and isinstance(self.value, int | float) and not isinstance(self.value, bool)
+
+    def as_text(self) -> _Given:
+        return _Given(self.name, self.text, self.origin, self.text)
+
+
+def load_config(model: type[T], *, file: Path | None = None, overrides: Sequence[str] = ()) -> T:
+    """Fill ``model`` from a YAML file and from overrides: ``key=value``, ``--key value``, ``--key=value``, ``--flag``.
+
+    ``config=FILE`` among the overrides names the file too, unless the model has a key of that name. Paths are relative
+    to the working directory, wherever they stand. Errors: :class:`ConfigError`.
+    """
+    typed = parse_overrides(overrides)
+    if "config" not in model.model_fields:
+        file = next((Path(text) for name, text in reversed(typed) if name == "config"), file)
+        typed = [(name, text) for name, text in typed if name != "config"]
+    keys = {key.name: key for key in config_keys(model)}
+    given = list(_from_file(keys, file)) if file else []
+    for name, text in typed:
+        given += _leaves(keys, _Given(name, _read_value(text), text=text))
+    return _validate(model, keys, given)
+
+
+def dump_config(config: BaseModel) -> str:
+    """The whole configuration, defaults included, as YAML that :func:`load_config` reads back to an equal one."""
+    values = config.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Split command-line words into (key, text) pairs; ``--flag`` without a value is ``true``.
+
+    Errors: :class:`ConfigError`.
+    """
+    pairs, words = [], list(arguments)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            if not (name and equals):
+                raise ConfigError(f"expected key=value, found '{word}'")
+        elif not equals:
+            has_value = words and not words[0].startswith("--") and not re.match(r"[A-Za-z_][\w.]*=", words[0])
+            text = words.pop(0) if has_value else "true"
+        pairs.append((name.replace("-", "_") if word.startswith("--") else name, text))
+    return pairs
+
+
+def config_keys(model: type[BaseModel], defaults: BaseModel | None = None, prefix: str = "") -> Iterator[Key]:
+    """Every key of ``model``, sections before their own keys, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        default = getattr(defaults, name) if defaults else _default(field)
+        section = _section(field.annotation)
+        shown = "required" if field.is_required() and not defaults else _read_back(default)
+        yield Key(prefix + name, _kind(field.annotation), shown, field.description or "", section)
+        if section:
+            yield from config_keys(section, default if isinstance(default, section) else None, f"{prefix}{name}.")
+
+
+def unknown(name: str, known: Iterable[str], what: str = "") -> str:
+    """The sentence about a name that does not exist: the nearest that does, or else those of the first level."""
+
+    def likeness(candidate: str) -> float:
+        last_parts = SequenceMatcher(None, name.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
+        return max(SequenceMatcher(None, name, candidate).ratio(), 0.95 * last_parts)  # 'steps' finds 'fit.steps'
+
+    known = list(known)
+    nearest = max(known, key=likeness, default="")
+    if nearest and likeness(nearest) >= 0.6:
+        return f"no {what}'{name}'; did you mean '{nearest}'?"
+    return f"no {what}'{name}'; there is {', '.join(key for key in known if '.' not in key)}"
+
+
+# --- from what was given to a model
+
+
+def _from_file(keys: Mapping[str, Key], file: Path) -> Iterator[_Given]:
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the config file {file} is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{file}{line}: {error.problem}") from error
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{file}: expected keys and values, found {reprlib.repr(values)}")
+    for name, value in (values or {}).items():
+        yield from _leaves(keys, _Given(str(name), value, f"{file}: "))
+
+
+def _leaves(keys: Mapping[str, Key], given: _Given) -> Iterator[_Given]:
+    """Take a value for a section apart into values for its keys; refuse keys that do not exist."""
+    name, value = given.name, given.value
+    if name not in keys:
+        raise ConfigError(given.origin + unknown(name, keys))
+    if keys[name].section and isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _leaves(keys, _Given(f"{name}.{key}", part, given.origin))
+    elif keys[name].section and f"{name}.path" in keys and not isinstance(value, Mapping | None):
+        yield from _leaves(keys, _Given(f"{name}.path", value, given.origin, given.text))
+    else:
+        yield given
+
+
+def _validate(model: type[T], keys: Mapping[str, Key], given: Sequence[_Given]) -> T:
+    latest = {value.name: value for value in given}
+    try:
+        return model.model_validate(_tree(model, given))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    # A folder called 2007 was read as a number; where the model wants a text, it is given what was typed.
+    textual = [problem["loc"] for problem in problems if problem["type"] in ("string_type", "path_type")]
+    mistaken = {".".join(map(str, location)) for location in textual} & {item.name for item in given if item.is_number}
+    if mistaken:
+        return _validate(model, keys, [item.as_text() if item.name in mistaken else item for item in given])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise ConfigError(_sentence(problems[0], keys, latest) + more)
+
+
+def _tree(model: type[BaseModel], given: Sequence[_Given]) -> dict[str, Any]:
+    """Nested values for pydantic: the defaults that a model sets for its sections, and over them what was given."""
+    tree = _section_defaults(model)
+    for item in given:
+        *parents, last = item.name.split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[last] = os.path.expanduser(item.value) if str(item.value).startswith("~/") else item.value
+    return tree
+
+
+def _section_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """What ``fit: FitConfig = FitConfig(steps=500)`` says about ``fit``.
+
+    pydantic would forget it as soon as another key of ``fit`` is given.
+    """
+    tree = {}
+    for name, field in model.model_fields.items():
+        section, default = _section(field.annotation), _default(field)
+        if section and isinstance(default, section):
+            tree[name] = _section_defaults(section) | default.model_dump(exclude_unset=True)
+    return tree
+
+
+def _sentence(problem: Any, keys: Mapping[str, Key], latest: Mapping[str, _Given]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    names = [".".join(location[:length]) for length in range(len(location), 0, -1)]
+    name = next((name for name in names if name in keys), names[0] if names else "the configuration")
+    origin = next((latest[name].origin for name in names if name in latest), "")
+    if problem["type"] == "missing":
+        return f"'{name}' is required: give {name}=..."
+    if problem["type"] == "value_error":
+        return f"{origin}'{name}': {problem['ctx']['error']}" if location else f"{origin}{problem['ctx']['error']}"
+    if problem["type"] == "model_type" and name in keys:
+        parts = [key.removeprefix(f"{name}.") for key in keys if key.startswith(f"{name}.")]
+        return f"{origin}'{name}' must have the keys {', '.join(parts)}; found {reprlib.repr(problem['input'])}"
+    rule = problem["msg"].replace("Input should ", "must ").partition(", unable")[0].partition(", got")[0]
+    rule = {"path_type": "must be a path", "tuple_type": "must be a list such as [a, b]"}.get(problem["type"], rule)
+    return f"{origin}'{name}' {rule}; found {reprlib.repr(problem['input'])}"
+
+
+# --- what a model says about its keys
+
+
+def _default(field: FieldInfo) -> Any:
+    return None if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model behind ``Model`` or ``Model | None``; None for anything else."""
+    options = [option for option in get_args(annotation) or (annotation,) if option is not NoneType]
+    if len(options) == 1 and isinstance(options[0], type) and issubclass(options[0], BaseModel):
+        return options[0]
+    return None
+
+
+def _kind(annotation: Any) -> str:
+    names = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path", NoneType: "null"}
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if isinstance(annotation, type) and not arguments:
+        return names.get(annotation, "section" if issubclass(annotation, BaseModel) else annotation.__name__)
+    if origin in (list, tuple, set, Sequence):
+        return f"list of {_kind(arguments[0])}"
+    return " or ".join(_kind(argument) for argument in arguments if argument is not Ellipsis) or str(annotation)
+
+
+def _read_back(value: Any) -> str:
+    """A default as a user would type it."""
+    if isinstance(value, BaseModel):
+        return ""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_read_back, value))}]"
+    return str(value)
+
+
+# --- the YAML that is read and written
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of version 1.2, which refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever YAML 1.1 or :class:`_Loader` would not read as text."""
+
+
+_SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern in _SCALARS.items():
+    for _dialect in (_Loader, _Dumper):
+        _dialect.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return text
