@@ -45,6 +45,44 @@ def _cut_resnet(network: Any) -> tuple[Stages, nn.Module]:
     return stages, network.layer4
 
 
+def _cut_mobilenet(network: Any) -> tuple[Stages, nn.Module]:
+    blocks = list(network.blocks)
+    stages: Stages = OrderedDict(stem=nn.Sequential(OrderedDict(conv=network.conv_stem, bn=network.bn1)))
+    stages.update((f"stage{i}", block) for i, block in enumerate(blocks[:4], start=1))  # up to Conv2d_11
+    return stages, blocks[4]  # Conv2d_12, which takes 7 x 7 to 4 x 4, and Conv2d_13
+
+
+def _cut_inception(network: Any) -> tuple[Stages, nn.Module]:
+    parts = dict(network.named_children())
+
+    def stage(*names: str) -> nn.Module:
+        return nn.Sequential(OrderedDict((name, parts[name]) for name in names))
+
+    stages: Stages = OrderedDict(
+        stem=stage("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a"),
+        stage1=stage("maxpool_5a", "mixed_5b", "repeat"),
+        stage2=stage("mixed_6a", "repeat_1"),
+    )
+    # The classifier drops border cells (VALID padding), so that its stride is not the same all over; a detector pads.
+    for module in (module for part in stages.values() for module in part.modules()):
+        if isinstance(module, nn.Conv2d):
+            module.padding = (module.kernel_size[0] // 2, module.kernel_size[1] // 2)
+        elif isinstance(module, nn.MaxPool2d):
+            module.padding = 1
+    return stages, stage("mixed_7a", "repeat_2", "block8", "conv2d_7b")  # Mixed_7a takes 7 x 7 to 3 x 3
+
+
+def _cut_vgg(network: Any) -> tuple[Stages, nn.Module]:
+    layers: list[list[nn.Module]] = [[]]
+    for layer in list(network.features)[:-1]:  # without the last pooling, which would make the stride 32
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = True  # as Caffe's, and all other networks here: no border is dropped
+            layers.append([])
+        layers[-1].append(layer)
+    stages: Stages = OrderedDict((f"conv{i}", nn.Sequential(*stage)) for i, stage in enumerate(layers, start=1))
+    return stages, network.pre_logits  # fc6 and fc7
+
+
 ARCHITECTURES = {
     # Stem and first stage hold general edge and colour filters, and freezing them saves their backward pass at the
     # largest maps. The affine parts are trained: with fixed statistics they are how a network without other biases
@@ -54,4 +92,9 @@ ARCHITECTURES = {
     "resnet18": Architecture("resnet18.tv_in1k", _cut_resnet, 256, 512, 2, False),
     "resnet50": Architecture("resnet50.tv_in1k", _cut_resnet, 1024, 2048, 2, False),
     "resnet101": Architecture("resnet101.tv_in1k", _cut_resnet, 1024, 2048, 2, False),
+    # MTL-SSL's release freezes no stage of these two.
+    "mobilenet_v1": Architecture("mobilenetv1_100.ra4_e3600_r224_in1k", _cut_mobilenet, 512, 1024, 0, True),
+    "inception_resnet_v2": Architecture("inception_resnet_v2.tf_in1k", _cut_inception, 1088, 1536, 0, True),
+    # Fast R-CNN (Girshick, 2015, section 4.5): training conv1 and conv2 of VGG16 does not pay.
+    "vgg16": Architecture("vgg16.tv_in1k", _cut_vgg, 512, 4096, 2, False),
 }

@@ -42,9 +42,9 @@ def _from_hub(name: str, timm_name: str) -> nn.Module:
     try:
         return timm.create_model(timm_name, pretrained=True)
     except Exception as error:  # the hub, the network and the cache each fail with types of their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"the ImageNet weights of {name} could not be downloaded ({timm_name}: {reason}); give a file, or 'none'"
+            f"the ImageNet weights of {name} could not be downloaded ({timm_name}: {_first_line(error)}); "
+            "give a file, or 'none' to start from random ones"
         ) from error
 
 
@@ -71,7 +71,8 @@ def _load_packaged(network: nn.Module, name: str) -> None:
 def _load_file(network: nn.Module, name: str, path: Path) -> None:
     """Load a state dict with timm's names, all but the classifier, which a detector does not use."""
     classifier = str(network.pretrained_cfg["classifier"])  # type: ignore[index]
-    found = {key: value for key, value in _read_state(path).items() if not key.startswith(classifier + ".")}
+    state = _from_torchvision_vgg(_read_state(path)) if name == "vgg16" else _read_state(path)
+    found = {key: value for key, value in state.items() if not key.startswith(classifier + ".")}
     wanted = {key: value for key, value in network.state_dict().items() if not key.startswith(classifier + ".")}
     # Older files do not count batches, and fixed statistics have no use for the count.
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
@@ -84,6 +85,16 @@ def _load_file(network: nn.Module, name: str, path: Path) -> None:
         ]
         raise ValueError(f"{path} does not hold the weights of {name}: of {len(wanted)} tensors {'; '.join(parts)}")
     network.load_state_dict(found, strict=False)
+
+
+def _from_torchvision_vgg(state: State) -> State:
+    """torchvision's VGG16, the most common file, in timm's names: its fully connected layers are convolutions."""
+    renamed = dict(state)
+    for ours, theirs, size in (("pre_logits.fc1", "classifier.0", 7), ("pre_logits.fc2", "classifier.3", 1)):
+        if f"{theirs}.weight" in state and f"{theirs}.bias" in state:
+            renamed[f"{ours}.weight"] = renamed.pop(f"{theirs}.weight").reshape(4096, -1, size, size)
+            renamed[f"{ours}.bias"] = renamed.pop(f"{theirs}.bias")
+    return {key: value for key, value in renamed.items() if not key.startswith("classifier.6.")}
 
 
 def _read_state(path: Path) -> State:
@@ -110,7 +121,7 @@ def _read_safetensors(path: Path) -> State:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable .safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a readable .safetensors file: {_first_line(error)}") from error
 
 
 def _read_pickle(path: Path) -> Any:
@@ -121,4 +132,9 @@ def _read_pickle(path: Path) -> Any:
             f"{path} holds Python objects beside tensors, which could run code when loaded; save its state_dict() alone"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable weights file: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a readable weights file: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
