@@ -1,0 +1,364 @@
+"""COCO JSON: ``annotations/instances_{train,val}*.json`` beside ``images/``, Roboflow's ``{train,valid,test}/_annotations.coco.json``, or a file.
+
+Boxes on disk are (x, y, width, height); category ids are any distinct integers, matched by name and kept. Two fields beside COCO's own
+are written and read: ``difficult`` of an annotation, and ``annotated`` and ``tags`` of an image, where they differ from the usual.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxcycle.data.check import Report
+from boxcycle.data.images import SPLIT_FOLDERS
+from boxcycle.data.index import Index
+from boxcycle.data.masks import extent, fault
+from boxcycle.data.numbers import decimals, integers
+from boxcycle.data.records import UNKNOWN, Records
+from boxcycle.data.text import read_text
+
+SPLIT_NAME = re.compile(r"(?:instances_|image_info_)?((train|val|valid|validation|test)(20\d\d)?)")
+PLAIN_NAMES = ("_annotations.coco", "annotations", "instances", "instances_default", "coco", "result")  # say no split
+ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def recognise(path: Path) -> bool:
+    """Whether ``path`` is a JSON file or a folder with COCO files in one of the usual places."""
+    return bool(splits(path))
+
+
+def splits(path: Path) -> dict[str, Path]:
+    """The annotation file of each split."""
+    if path.suffix == ".json":
+        return {_split_of(path): path}
+    files = sorted(path.glob("*/_annotations.coco.json"))
+    files = files or sorted((path / "annotations").glob("instances_*.json"))
+    for folder in (path / "annotations", path):
+        files = files or [file for file in sorted(folder.glob("*.json")) if _says_coco(file.stem)]
+    short = [_split_of(file) for file in files]
+    if len(set(short)) < len(short):  # train2014 beside train2017: keep what tells them apart
+        short = [file.stem.removeprefix("instances_") for file in files]
+    return dict(zip(short, files, strict=True))
+
+
+def _says_coco(stem: str) -> bool:
+    return stem in PLAIN_NAMES or SPLIT_NAME.fullmatch(stem) is not None
+
+
+def _split_of(file: Path) -> str:
+    if file.name == "_annotations.coco.json":
+        return SPLIT_FOLDERS.get(file.parent.name, file.parent.name)
+    match = SPLIT_NAME.fullmatch(file.stem)
+    if match:
+        return SPLIT_FOLDERS[match[2]]
+    return file.stem.removeprefix("instances_") if file.stem.startswith("instances_") else "train"
+
+
+def read(path: Path, split: str, report: Report) -> Records:
+    """The split's images, objects and categories."""
+    file = splits(path)[split]
+    data = _load(file, report)
+    entries = {key: _entries(data, key, file, report) for key in ("images", "annotations", "categories")}
+    records = Records(file=file, root=_image_folder(file, entries["images"]))
+    categories = _read_categories(entries["categories"], entries["annotations"], records, report)
+    _read_images(entries["images"], records, report)
+    if not records.file_names:
+        raise report.fatal("split-empty", file, "", "lists no images")
+    _read_annotations(entries["annotations"], categories, records, report)
+    return records
+
+
+def _load(file: Path, report: Report) -> dict[str, Any]:
+    text = read_text(file, report)
+    try:
+        data = json.loads(text)
+        if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
+            json.dumps(data, ensure_ascii=False).encode()  # half a character, which no file name or class can hold
+    except json.JSONDecodeError as error:
+        message = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise report.fatal("syntax", file, "", message) from None
+    except (ValueError, RecursionError) as error:
+        raise report.fatal("syntax", file, "", f"is not JSON that can be read: {error}") from None
+    if not isinstance(data, dict):
+        message = f"must be an object with 'images', 'annotations' and 'categories'; it is a JSON {type(data).__name__}"
+        raise report.fatal("structure", file, "", message)
+    return data
+
+
+def _entries(data: dict[str, Any], key: str, file: Path, report: Report) -> list[dict[str, Any]]:
+    entries = data.get(key)
+    if not isinstance(entries, list):
+        found = f"it is {type(entries).__name__}" if key in data else f"the file has only {sorted(data)[:10]}"
+        raise report.fatal("structure", file, "", f"'{key}' must be a list; {found}")
+    if set(map(type, entries)) <= {dict}:
+        return entries
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            message = f"must be an object with fields; it is {str(entry)[:40]!r}"
+            report.add("annotation", file, f"entry {position} of '{key}'", message)
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _image_folder(file: Path, images: list[dict[str, Any]]) -> Path:
+    """The folder, of the usual ones, that holds most of a sample of the images."""
+    base = file.parent.parent if file.parent.name == "annotations" else file.parent
+    full = file.stem.removeprefix("instances_").removeprefix("image_info_").partition(".")[0]
+    names = dict.fromkeys([full, full.rstrip("0123456789"), _split_of(file)])
+    candidates = [base / "images" / name for name in names] + [base / name for name in names]
+    candidates = [folder for folder in [*candidates, base / "images", base, file.parent] if folder.is_dir()]
+    sample = [
+        image["file_name"] for image in images[:: max(len(images) // 50, 1)] if isinstance(image.get("file_name"), str)
+    ]
+    return max(candidates, key=lambda folder: sum(os.path.isfile(folder / name.lstrip("/")) for name in sample))
+
+
+def _read_categories(
+    categories: list[dict[str, Any]], annotations: list[dict[str, Any]], records: Records, report: Report
+) -> dict[int, int]:
+    """Fills the classes of ``records`` in the order of the file; returns category id -> label."""
+    ids, known = integers([category.get("id") for category in categories])
+    names = [category.get("name") for category in categories]
+    for position, name in enumerate(names):
+        if not isinstance(name, str) or not known[position]:
+            message = f"needs an integer id and a name; it has {categories[position].get('id')!r} and {name!r}"
+            raise report.fatal("class-list", records.file, f"category {position + 1}", message)
+    if len(set(ids.tolist())) < len(ids) or not len(ids):
+        says = "two categories have the same id" if len(ids) else "lists no categories"
+        raise report.fatal("class-list", records.file, "", says)
+    used = set(integers([annotation.get("category_id") for annotation in annotations])[0].tolist())
+    kept = [k for k in range(len(ids)) if not (int(ids[k]) not in used and _heads_all_others(categories, k))]
+    for k in sorted(set(range(len(ids))) - set(kept)):
+        message = "has no objects and is the supercategory of all other categories; it is left out of the classes"
+        report.add("class-unused", records.file, f"category '{names[k]}'", message)
+    records.class_names, records.category_ids = [str(names[k]) for k in kept], ids[kept]
+    return {int(ids[k]): label for label, k in enumerate(kept, start=1)}
+
+
+def _heads_all_others(categories: list[dict[str, Any]], position: int) -> bool:
+    name = categories[position]["name"]
+    others = [category for k, category in enumerate(categories) if k != position]
+    return bool(others) and all(category.get("supercategory") == name for category in others)
+
+
+def _read_images(images: list[dict[str, Any]], records: Records, report: Report) -> None:
+    ids, known = integers([image.get("id") for image in images])
+    for position in np.flatnonzero(~known):
+        found = images[position].get("id")
+        message = f"id must be an integer; it is {found!r} (file_name {images[position].get('file_name')!r})"
+        report.add("image-id", records.file, f"image number {position + 1}", message)
+    images = [image for image, good in zip(images, known, strict=True) if good]
+    records.image_ids = ids[known]
+    records.file_names = [
+        name if isinstance(name, str) else "" for name in (image.get("file_name") for image in images)
+    ]
+    records.image_sizes = np.stack(
+        [_lengths([image.get(key) for image in images]) for key in ("height", "width")], axis=1
+    )
+    records.annotated = [image.get("annotated") is not False for image in images]
+    records.tagged = [isinstance(image.get("tags"), list) for image in images]
+    label = {name: k for k, name in enumerate(records.class_names, start=1)}
+    for position in np.flatnonzero(records.tagged):
+        for tag in images[position]["tags"]:
+            if not isinstance(tag, str) or tag not in label:
+                report.add(
+                    "class-unknown",
+                    *records.where_image(int(position)),
+                    f"has the tag {tag!r}, which is not in the categories",
+                )
+                continue
+            records.tag_images.append(int(position))
+            records.tags.append(label[tag])
+
+
+def _lengths(values: list[Any]) -> NDArray[np.float64]:
+    read, known = decimals(values)
+    read[~known] = [UNKNOWN if values[position] is None else -1 for position in np.flatnonzero(~known)]
+    return read
+
+
+def _read_annotations(
+    annotations: list[dict[str, Any]], categories: dict[int, int], records: Records, report: Report
+) -> None:
+    """Fills the objects of ``records``; an annotation that refers to nothing or has no readable box becomes a finding."""
+    column = {
+        key: [annotation.get(key) for annotation in annotations] for key in ("id", "image_id", "category_id", "area")
+    }
+    ids, _ = integers(column["id"])
+    where = _Where(records.file, ids)
+    position = {image_id: i for i, image_id in reversed(list(enumerate(np.asarray(records.image_ids).tolist())))}
+    images = _looked_up(
+        column["image_id"], position, "annotation-image", "image_id {} is not among the images", where, report
+    )
+    labels = _looked_up(
+        column["category_id"], categories, "class-unknown", "category_id {} is not among the categories", where, report
+    )
+    flags = {key: _flags(annotations, key, where, report) for key in ("iscrowd", "difficult")}
+    sizes = np.asarray(records.image_sizes)[images] if len(images) else np.zeros((0, 2))
+    segmentations = _segmentations(annotations, sizes, where, report)
+    boxes, good = _boxes(annotations, segmentations, sizes, where, report)
+    rows = np.flatnonzero(good & (images >= 0) & (labels >= 0))
+    _look_like_xyxy(boxes[rows], sizes[rows], records, report)
+    records.box_images, records.labels, records.box_ids = images[rows], labels[rows], ids[rows]
+    records.numbers, records.areas = ids[rows], decimals(column["area"])[0][rows]
+    records.boxes = np.concatenate([boxes[rows, :2], boxes[rows, :2] + boxes[rows, 2:]], axis=1)
+    records.iscrowd, records.difficult = flags["iscrowd"][rows], flags["difficult"][rows]
+    records.segmentations = [segmentations[row] for row in rows]
+
+
+class _Where:
+    """File and object of a finding about an annotation, by its id, or by its place in the list if it has none."""
+
+    def __init__(self, file: Path, ids: NDArray[np.int64]) -> None:
+        self._file, self._ids = str(file), ids
+
+    def __call__(self, row: int) -> tuple[str, str]:
+        identity = int(self._ids[row])
+        return self._file, f"annotation {identity}" if identity != -1 else f"annotation number {row + 1}"
+
+
+def _looked_up(
+    values: list[Any], position: dict[int, int], check: str, says: str, where: _Where, report: Report
+) -> NDArray[np.int64]:
+    read, known = integers(values)
+    found = np.array([position.get(value, -1) for value in read.tolist()], dtype=np.int64)
+    found[~known] = -1
+    report.add_rows(check, np.flatnonzero(found < 0).tolist(), where, lambda row: says.format(repr(values[row])[:40]))
+    return found
+
+
+def _flags(annotations: list[dict[str, Any]], key: str, where: _Where, report: Report) -> NDArray[np.bool_]:
+    values = [annotation.get(key) or 0 for annotation in annotations]
+    read, known = integers([int(value) if isinstance(value, bool) else value for value in values])
+    bad = np.flatnonzero(~known | (read < 0) | (read > 1)).tolist()
+    report.add_rows("annotation", bad, where, lambda row: f"{key} must be 0 or 1; it is {repr(values[row])[:40]}")
+    return read == 1
+
+
+def _segmentations(
+    annotations: list[dict[str, Any]], sizes: NDArray[np.float64], where: _Where, report: Report
+) -> list[str]:
+    texts, faults = [""] * len(annotations), {}
+    known_sizes = sizes.tolist()
+    for row, annotation in enumerate(annotations):
+        value = annotation.get("segmentation")
+        if not value or value == [[]]:
+            continue
+        height, width = known_sizes[row]
+        if (
+            height != height
+            and isinstance(value, dict)
+            and isinstance(value.get("size"), list)
+            and len(value["size"]) == 2
+        ):
+            height, width = value["size"]  # the file does not give the image's size: its RLE does
+        wrong = fault(value, height, width)
+        if wrong:
+            faults[row] = wrong
+        else:
+            texts[row] = ENCODE(value)
+    report.add_rows("segment", list(faults), where, lambda row: f"{faults[row]}; the segmentation is dropped")
+    return texts
+
+
+def _boxes(
+    annotations: list[dict[str, Any]],
+    segmentations: list[str],
+    sizes: NDArray[np.float64],
+    where: _Where,
+    report: Report,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Boxes (x, y, width, height) [N, 4] as in the file, and which rows [N] have one."""
+    values = [annotation.get("bbox") for annotation in annotations]
+    good = np.array([type(value) is list and len(value) == 4 for value in values], dtype=bool)
+    boxes = np.full((len(values), 4), np.nan)
+    rows = np.flatnonzero(good)
+    numbers, known = decimals(list(itertools.chain.from_iterable(values[row] for row in rows)))
+    boxes[rows], good[rows] = numbers.reshape(-1, 4), known.reshape(-1, 4).all(1)
+    missing = [row for row in np.flatnonzero(~good).tolist() if values[row] in (None, [])]
+    wrong = sorted(set(np.flatnonzero(~good).tolist()) - set(missing))
+    report.add_rows(
+        "annotation", wrong, where, lambda row: f"bbox must be four numbers; it is {repr(values[row])[:60]}"
+    )
+    from_segment = [row for row in missing if segmentations[row]]
+    for row in from_segment:
+        left, top, right, bottom = extent(segmentations[row], *_whole(sizes[row], segmentations[row]))
+        boxes[row], good[row] = (left, top, right - left, bottom - top), True
+    report.add_rows(
+        "box-from-segment", from_segment, where, lambda row: "has no bbox; the extent of its segmentation is used"
+    )
+    without = sorted(set(missing) - set(from_segment))
+    report.add_rows("box-missing", without, where, lambda row: "has neither a bbox nor a segmentation; dropped")
+    return boxes, good
+
+
+def _whole(size: NDArray[np.float64], segmentation: str) -> tuple[int, int]:
+    if np.isfinite(size).all():
+        return int(size[0]), int(size[1])
+    value = json.loads(segmentation)
+    return tuple(value["size"]) if isinstance(value, dict) else (1, 1)  # polygons need no size
+
+
+def _look_like_xyxy(boxes: NDArray[np.float64], sizes: NDArray[np.float64], records: Records, report: Report) -> None:
+    """Warn if a fifth of the boxes leave their image, and nearly all of them would fit if they were corners."""
+    x, y, width, height = boxes.T
+    with np.errstate(invalid="ignore"):
+        leaving = (x + width > sizes[:, 1] + 1) | (y + height > sizes[:, 0] + 1)
+        fitting = (width > x) & (height > y) & (width <= sizes[:, 1] + 1) & (height <= sizes[:, 0] + 1)
+    if len(boxes) >= 3 and leaving.mean() > 0.2 and fitting.mean() > 0.95:
+        message = (
+            f"the boxes look like xyxy: {leaving.sum():,} of {len(boxes):,} leave their image when read as (x, y, width, height), and "
+            f"{fitting.sum():,} would fit as corners (x1, y1, x2, y2); COCO boxes are (x, y, width, height)"
+        )
+        report.add("boxes-look-like-xyxy", records.file, "", message, count=int(leaving.sum()))
+
+
+def write(index: Index, folder: Path, split: str) -> Path:
+    """Write ``annotations/instances_{split}.json``, numbers to six digits; images belong into ``images/{split}``."""
+    file = folder / "annotations" / f"instances_{split}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ids = np.asarray(index.category_ids).tolist()
+    data = {
+        "images": [_image_entry(index, image) for image in range(len(index))],
+        "annotations": [entry for image in range(len(index)) for entry in _annotation_entries(index, image)],
+        "categories": [{"id": identity, "name": name} for identity, name in zip(ids, index.class_names, strict=True)],
+    }
+    file.write_text(json.dumps(data), encoding="utf-8")
+    return file
+
+
+def _image_entry(index: Index, image: int) -> dict[str, Any]:
+    height, width = index.image_sizes[image].tolist()
+    entry = {"id": int(index.image_ids[image]), "file_name": index.file_names[image], "width": width, "height": height}
+    if not index.annotated[image]:
+        entry["annotated"] = False
+    if index.tagged[image]:
+        entry["tags"] = [index.class_names[label - 1] for label in index.tags_of(image)]
+    return entry
+
+
+def _annotation_entries(index: Index, image: int) -> Sequence[dict[str, Any]]:
+    entries = []
+    for row in range(*index.boxes_of(image).indices(len(index.boxes))):
+        x1, y1, x2, y2 = index.boxes[row].tolist()
+        entry = {
+            "id": int(index.box_ids[row]),
+            "image_id": int(index.image_ids[image]),
+            "category_id": int(index.category_ids[index.labels[row] - 1]),
+            "bbox": [round(number, 6) for number in (x1, y1, x2 - x1, y2 - y1)],
+            "area": round(float(index.areas[row]), 6),
+            "iscrowd": int(index.iscrowd[row]),
+        }
+        if index.segmentations[row]:
+            entry["segmentation"] = json.loads(index.segmentations[row])
+        if index.difficult[row]:
+            entry["difficult"] = 1
+        entries.append(entry)
+    return entries
