@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,14 +56,21 @@ def draw_scene(config: SceneConfig, split: str, number: int) -> Rendered:
             return scene
 
 
-def make_scenes(folder: Path, config: SceneConfig, splits: Mapping[str, int] | None = None) -> Path:
-    """Write scenes as a COCO data set: ``images/<split>/*.jpg`` and ``annotations/instances_<split>.json``.
+def make_scenes(
+    folder: Path,
+    config: SceneConfig,
+    splits: Mapping[str, int] | None = None,
+    *,
+    format: Literal["coco", "voc"] = "coco",
+) -> Path:
+    """Write scenes as a data set: COCO (``images/<split>``, ``annotations/instances_<split>.json``) or a VOC folder.
 
-    ``splits`` gives the number of images of each split. Does nothing if the folder already holds exactly these scenes.
-    Raises ``ValueError`` if it holds anything else.
+    ``splits`` gives the number of images of each split. Does nothing if the folder already holds exactly these scenes,
+    and finishes them if it was interrupted. Raises ``ValueError`` if the folder holds anything else.
     """
     splits = splits or {"train": config.images, "val": max(1, config.images // 2)}
-    record = {"version": VERSION, **config.model_dump(exclude={"images"}), "splits": dict(splits)}
+    wanted = config.model_dump(exclude={"images"}) | {"format": format, "splits": dict(splits)}
+    record = {"version": VERSION} | wanted
     note = folder / "scenes.json"
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
@@ -76,22 +83,22 @@ def make_scenes(folder: Path, config: SceneConfig, splits: Mapping[str, int] | N
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(record | {"complete": False}, indent=2) + "\n", encoding="utf-8")
     for split, count in splits.items():
-        _write_split(folder, config, split, count)
+        _write_split(folder, config, split, count, format)
     note.write_text(json.dumps(record | {"complete": True}, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def _write_split(folder: Path, config: SceneConfig, split: str, count: int) -> None:
-    from boxcycle.data import coco
+def _write_split(folder: Path, config: SceneConfig, split: str, count: int, format: Literal["coco", "voc"]) -> None:
+    from boxcycle.data import coco, voc
 
-    images = folder / "images" / split
+    images = folder / "images" / split if format == "coco" else folder / "JPEGImages"
     images.mkdir(parents=True, exist_ok=True)
     scenes = []
     for number in range(count):
         scene = draw_scene(config, split, number)
-        Image.fromarray(scene.pixels).save(images / _file_name(number), quality=QUALITY)
+        Image.fromarray(scene.pixels).save(images / _file_name(split, number), quality=QUALITY)
         scenes.append(_annotate(scene))
-    coco.write(_index(images, scenes), folder, split)
+    (coco if format == "coco" else voc).write(_index(images, split, scenes), folder, split)
 
 
 class _Annotations(NamedTuple):
@@ -127,7 +134,7 @@ def boxes_of_masks(masks: Mask) -> NDArray[np.float64]:
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def _index(root: Path, scenes: list[_Annotations]) -> Index:
+def _index(root: Path, split: str, scenes: list[_Annotations]) -> Index:
     counts = [len(scene.labels) for scene in scenes]
     total = sum(counts)
     return Index(
@@ -135,7 +142,7 @@ def _index(root: Path, scenes: list[_Annotations]) -> Index:
         class_names=CLASS_NAMES,
         category_ids=np.arange(1, len(CLASS_NAMES) + 1),
         image_ids=np.arange(1, len(scenes) + 1),
-        file_names=Strings(_file_name(number) for number in range(len(scenes))),
+        file_names=Strings(_file_name(split, number) for number in range(len(scenes))),
         image_sizes=np.array([scene.size for scene in scenes], dtype=np.int32),
         annotated=np.ones(len(scenes), dtype=bool),
         box_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -152,5 +159,5 @@ def _index(root: Path, scenes: list[_Annotations]) -> Index:
     )
 
 
-def _file_name(number: int) -> str:
-    return f"{number:06d}.jpg"
+def _file_name(split: str, number: int) -> str:
+    return f"{split}_{number:06d}.jpg"  # unique over the splits, which share a folder in VOC

@@ -299,9 +299,8 @@ class _Builder:
 
 def _overlap(one: Item, other: Item) -> float:
     """The part of the smaller box that the larger one covers."""
-    sides = []
-    for axis in (0, 1):
-        ends = [(item.x + item.size[0] / 2, item.foot)[axis] for item in (one, other)]
-        starts = [end - item.size[axis] for end, item in zip(ends, (one, other), strict=True)]
-        sides.append(max(0.0, min(ends) - max(starts)))
-    return float(sides[0] * sides[1] / min(np.prod(one.size), np.prod(other.size)))
+    (width, height), (other_width, other_height) = one.size, other.size
+    across = (width + other_width) / 2 - abs(one.x - other.x)
+    down = min(one.foot, other.foot) - max(one.foot - height, other.foot - other_height)
+    shared = max(0.0, min(across, width, other_width)) * max(0.0, down)
+    return shared / min(width * height, other_width * other_height)
