@@ -124,7 +124,7 @@ class _Run:
         self.closing.callback(self.progress.close)
         if self.is_main:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.records = Records(self.folder, self.state.step, self.accelerator)
+            self.records = Records(self.folder, self.state.step, self.accelerator, self.config)
             self.closing.callback(self.records.close)
         if resume:
             where = f"resuming at step {self.state.step}" if saved else "nothing to resume, starting at step 0"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-REDRAW = 0.5  # seconds: the bar is drawn by the training thread, and must cost it nothing
-SHOWN = ("loss", "images_per_second", "memory_gb")  # first in the line, the losses after them
+REDRAW = 0.5  # seconds: the training thread draws the bar, and that must cost it nothing
 
 
 class TrainingProgress:
@@ -20,21 +20,10 @@ class TrainingProgress:
 
     def __init__(self, steps: int, done: int, *, shown: bool = True, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, quiet=not shown)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=self._console,
-            auto_refresh=False,
-            speed_estimate_period=120,
-        )
+        self._bar = _Bar(self._console)
         self._live = shown and self._console.is_terminal
-        self._task = self._bar.add_task("training", total=steps, completed=done, numbers="")
-        self._steps, self._start, self._first = steps, time.monotonic(), done
-        self._drawn = 0.0
+        self._task = self._bar.add_task("training", total=steps, completed=done)
+        self._steps, self._first, self._start, self._drawn = steps, done, time.monotonic(), 0.0
 
     def start(self) -> None:
         """Take the terminal, if there is one."""
@@ -57,12 +46,13 @@ class TrainingProgress:
             self._drawn = time.monotonic()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the numbers of the state after ``step``: beside the bar, or as a line of their own."""
+        """Show the numbers of the state after ``step``: below the bar, or as a line of their own."""
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._live:
-            self._bar.update(self._task, numbers=_text(values, names=SHOWN))
+            self._bar.numbers = numbers
             return
         left = (time.monotonic() - self._start) / max(step - self._first, 1) * (self._steps - step)
-        self.say(f"step {step}/{self._steps}, {_duration(left)} left: {_text(values)}")
+        self.say(f"step {step}/{self._steps}, {_duration(left)} left: {numbers}")
 
     def say(self, line: str) -> None:
         """Print one line, above the bar if there is one."""
@@ -80,16 +70,30 @@ class TrainingProgress:
                 self._bar.start()
 
 
+class _Bar(Progress):
+    """A bar with the latest numbers below it."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.numbers = ""
+        super().__init__(*columns, console=console, auto_refresh=False, speed_estimate_period=120)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.numbers, style="dim")
+
+
 def memory_gb(device: torch.device) -> float:
     """Memory of this process in 10^9 bytes: the largest so far on a CUDA device, else resident now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return psutil.Process().memory_info().rss / 1e9
-
-
-def _text(values: Mapping[str, float], names: tuple[str, ...] | None = None) -> str:
-    chosen = [name for name in (names or values) if name in values]
-    return "  ".join(f"{name} {values[name]:.4g}" for name in chosen)
 
 
 def _duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
+from boxcycle.engine.config import FitConfig
 from boxcycle.engine.metrics import MetricsFile
 
 PACKAGES = ("boxcycle", "torch", "torchvision", "timm", "accelerate", "numpy", "safetensors", "faster-coco-eval")
@@ -27,10 +28,13 @@ class Records:
     dropped: a resumed run does those steps again.
     """
 
-    def __init__(self, folder: Path, last_step: int, accelerator: Accelerator) -> None:
+    def __init__(self, folder: Path, last_step: int, accelerator: Accelerator, config: FitConfig) -> None:
         self._metrics = MetricsFile(folder / "metrics.csv", last_step)
         self._board = SummaryWriter(str(folder), purge_step=last_step + 1 if last_step else None)
         self._trackers = accelerator
+        settings = {name: value if isinstance(value, int | float | str) else str(value) for name, value in config}
+        options = {"wandb": {"name": folder.name, "dir": str(folder)}, "mlflow": {"run_name": folder.name}}
+        accelerator.init_trackers("boxcycle", config=settings, init_kwargs=options)
         write_environment(folder)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:

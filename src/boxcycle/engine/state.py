@@ -78,7 +78,7 @@ class TrainingState:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{source} belongs to another model: {error}") from error
+            raise ValueError(f"{source} belongs to another model: {' '.join(str(error).split())}") from error
         if self.ema:
             self.ema.load(saved["ema"]["average"], saved["ema"]["updates"])
         if self.scaler:
