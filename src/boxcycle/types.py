@@ -82,6 +82,8 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
     boxes, labels = target["boxes"], target["labels"]
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise ValueError(f"boxes of {name} must have shape [N, 4]; got {list(boxes.shape)}")
+    if not boxes.is_floating_point():
+        raise ValueError(f"boxes of {name} must be floating-point numbers; got {boxes.dtype}")
     if labels.shape != boxes.shape[:1]:
         raise ValueError(f"labels of {name} must have shape [{len(boxes)}], one for each box; got {list(labels.shape)}")
     if labels.dtype != torch.int64:
@@ -103,4 +105,6 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
     wrong = (labels < lowest) | (labels > num_classes)
     if wrong.any():
         bad = int(wrong.nonzero()[0])
-        raise ValueError(f"labels of {name} must be in 1..{num_classes} (0 is background); box {bad} has label {int(labels[bad])}")
+        raise ValueError(
+            f"labels of {name} must be in 1..{num_classes} (0 is background); box {bad} has label {int(labels[bad])}"
+        )

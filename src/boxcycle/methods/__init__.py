@@ -1,1 +1,8 @@
+"""The methods by name. Each module has a ``Config``, ``build(config, class_names)`` and ``train(config)``."""
 
+from boxcycle.methods import mtl_ssl, supervised
+
+METHODS = {
+    "supervised": supervised,
+    "mtl_ssl": mtl_ssl,
+}

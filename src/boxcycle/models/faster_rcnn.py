@@ -19,13 +19,28 @@ class FasterRCNNConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field("efficientnet_lite0", description="efficientnet_lite0 | resnet18 | resnet50 | resnet101 | mobilenet_v1 | inception_resnet_v2 | vgg16")
-    weights: str = Field("default", description="default (packaged ImageNet weights) | none | hub | a .safetensors or .pth file")
-    frozen: int | None = Field(None, ge=0, description="first stages that do not learn; empty: the backbone's own default")
-    anchor_sizes: tuple[float, ...] = Field((16, 32, 64, 128, 256), min_length=1, description="square roots of anchor areas, pixels (the paper: 64, 128, 256, 512)")
-    anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="heights over widths of anchors")
+    backbone: str = Field(
+        "efficientnet_lite0",
+        description="efficientnet_lite0 | resnet18 | resnet50 | resnet101 | mobilenet_v1 | inception_resnet_v2 | vgg16",
+    )
+    weights: str = Field(
+        "default", description="default (packaged ImageNet weights) | none | hub | a .safetensors or .pth file"
+    )
+    frozen: int | None = Field(
+        None, ge=0, description="first stages that do not learn; empty: the backbone's own default"
+    )
+    anchor_sizes: tuple[float, ...] = Field(
+        (16, 32, 64, 128, 256),
+        min_length=1,
+        description="square roots of anchor areas, pixels (the paper: 64, 128, 256, 512)",
+    )
+    anchor_ratios: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0), min_length=1, description="heights over widths of anchors"
+    )
     rpn_sampled: int = Field(256, gt=0, description="anchors of an image that teach the proposer")
-    rpn_candidates: int = Field(1000, gt=0, description="best anchors that go into the proposer's suppression (the paper: all)")
+    rpn_candidates: int = Field(
+        1000, gt=0, description="best anchors that go into the proposer's suppression (the paper: all)"
+    )
     rpn_nms_iou: float = Field(0.7, gt=0, le=1, description="IoU of the proposer's suppression")
     proposals: int = Field(300, gt=0, description="proposals of an image")
     regions: RegionConfig = RegionConfig()
@@ -70,7 +85,9 @@ class DetectionHead(nn.Module):
 class FasterRCNN(TwoStageDetector):
     """Faster R-CNN for K classes on a trunk/head split backbone."""
 
-    def __init__(self, num_classes: int, config: FasterRCNNConfig | None = None, backbone: Backbone | None = None) -> None:
+    def __init__(
+        self, num_classes: int, config: FasterRCNNConfig | None = None, backbone: Backbone | None = None
+    ) -> None:
         config = config or FasterRCNNConfig()
         backbone = backbone or build_backbone(config.backbone, weights=config.weights, frozen=config.frozen)
         proposer = RegionProposer(

@@ -26,7 +26,15 @@ class RegionProposer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, sizes: tuple[float, ...], ratios: tuple[float, ...], *, candidates: int, count: int, nms_iou: float, sampled: int
+        self,
+        channels: int,
+        sizes: tuple[float, ...],
+        ratios: tuple[float, ...],
+        *,
+        candidates: int,
+        count: int,
+        nms_iou: float,
+        sampled: int,
     ) -> None:
         super().__init__()
         self.anchors = AnchorGenerator((sizes,), (ratios,))
@@ -47,7 +55,8 @@ class RegionProposer(nn.Module):
         deltas = deltas.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
         with torch.no_grad():
             proposals = [
-                self._best(scores, shifts, anchors, size) for scores, shifts, size in zip(logits, deltas, images.sizes, strict=True)
+                self._best(scores, shifts, anchors, size)
+                for scores, shifts, size in zip(logits, deltas, images.sizes, strict=True)
             ]
         return proposals, logits, deltas, anchors
 
@@ -74,7 +83,10 @@ class RegionProposer(nn.Module):
             positive = rows[is_object]
             wanted = self.coder.encode_single(target["boxes"][assignment.matched[positive]], anchors[positive])
             count = max(len(rows), 1)
-            objectness.append(binary_cross_entropy_with_logits(image_logits[rows], is_object.to(image_logits), reduction="sum") / count)
+            objectness.append(
+                binary_cross_entropy_with_logits(image_logits[rows], is_object.to(image_logits), reduction="sum")
+                / count
+            )
             # beta 1/9: torchvision's detectors
             regression.append(smooth_l1_loss(image_deltas[positive], wanted, beta=1 / 9, reduction="sum") / count)
         return {"rpn_objectness": torch.stack(objectness).mean(), "rpn_box": torch.stack(regression).mean()}

@@ -31,10 +31,16 @@ class RegionConfig(BaseModel):
 
     sampled: int = Field(128, gt=0, description="proposals of an image that teach the second stage (the paper: 256)")
     positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this part of them are objects")
-    positive_iou: float = Field(0.5, gt=0, le=1, description="IoU with a box from which a proposal is an object, else background")
-    append_boxes: bool = Field(True, description="add the annotated boxes to the proposals in training (the paper: false)")
+    positive_iou: float = Field(
+        0.5, gt=0, le=1, description="IoU with a box from which a proposal is an object, else background"
+    )
+    append_boxes: bool = Field(
+        True, description="add the annotated boxes to the proposals in training (the paper: false)"
+    )
     score_threshold: float = Field(0.01, ge=0, lt=1, description="detections below are dropped")
-    nms_iou: float = Field(0.5, gt=0, le=1, description="IoU of the final suppression (the paper: 0.4 on VOC, 0.6 on COCO)")
+    nms_iou: float = Field(
+        0.5, gt=0, le=1, description="IoU of the final suppression (the paper: 0.4 on VOC, 0.6 on COCO)"
+    )
     detections: int = Field(100, gt=0, description="detections kept of an image")
 
 
@@ -62,7 +68,9 @@ class TwoStageDetector(nn.Module):
     loss_weights: dict[str, float]
     watched: dict[str, Tensor]
 
-    def __init__(self, backbone: nn.Module, proposer: RegionProposer, head: nn.Module, num_classes: int, config: RegionConfig) -> None:
+    def __init__(
+        self, backbone: nn.Module, proposer: RegionProposer, head: nn.Module, num_classes: int, config: RegionConfig
+    ) -> None:
         super().__init__()
         self.backbone, self.proposer, self.head = backbone, proposer, head
         self.num_classes, self.config = num_classes, config
@@ -70,7 +78,9 @@ class TwoStageDetector(nn.Module):
         self.loss_weights = {"rpn_objectness": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0}
         self.watched = {}
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detections]:
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
         """:meth:`losses` in training, :meth:`predict` in evaluation: what process wrappers and exporters call."""
         if not self.training:
             return self.predict(images)
@@ -157,10 +167,14 @@ class TwoStageDetector(nn.Module):
     def region_losses(self, logits: Tensor, deltas: Tensor, rois: RoIs) -> dict[str, Tensor]:
         """Cross entropy of the classes, smooth L1 of the objects' boxes for their own class."""
         rows = (rois.labels > 0).nonzero().flatten()
-        regression = smooth_l1_loss(deltas[rows, rois.labels[rows] - 1], rois.wanted[rows], beta=1 / 9, reduction="none").sum(1)
+        regression = smooth_l1_loss(
+            deltas[rows, rois.labels[rows] - 1], rois.wanted[rows], beta=1 / 9, reduction="none"
+        ).sum(1)
         return {"class": class_loss(logits, rois), "box": (regression * rois.share[rows]).sum()}
 
-    def detect(self, logits: Tensor, deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+    def detect(
+        self, logits: Tensor, deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
         """Decode, clip, suppress and rank: class logits and box deltas of regions into detections of each image."""
         counts = [len(regions) for regions in boxes]
         per_image = zip(logits.softmax(-1).split(counts), deltas.split(counts), boxes, sizes, strict=True)
@@ -185,11 +199,15 @@ def thin(rois: RoIs, limit: int) -> tuple[RoIs, Tensor]:
     for boxes in rois.boxes:
         count = min(len(boxes), limit)
         rows = torch.arange(count, device=boxes.device) * len(boxes) // max(count, 1)
-        parts.append((boxes[rows], rows + start, rows.new_full((count,), len(boxes) / max(count, 1), dtype=rois.share.dtype)))
+        parts.append(
+            (boxes[rows], rows + start, rows.new_full((count,), len(boxes) / max(count, 1), dtype=rois.share.dtype))
+        )
         start += len(boxes)
     boxes, all_rows, growth = (list(column) for column in zip(*parts, strict=True))
     rows = torch.cat(all_rows)
-    return RoIs(boxes, rois.labels[rows], rois.matched[rows], rois.wanted[rows], rois.share[rows] * torch.cat(growth)), rows
+    return RoIs(
+        boxes, rois.labels[rows], rois.matched[rows], rois.wanted[rows], rois.share[rows] * torch.cat(growth)
+    ), rows
 
 
 def class_loss(logits: Tensor, rois: RoIs) -> Tensor:

@@ -31,22 +31,38 @@ class TaskConfig(BaseModel):
     multi_object: float = Field(1.0, ge=0, description="weight of task 1, lambda_m of Eq. 3")
     closeness: float = Field(0.3, ge=0, description="weight of task 2, lambda_c of Eq. 3")
     foreground: float = Field(1.0, ge=0, description="weight of task 3, lambda_f of Eq. 3")
-    refinement: float = Field(1.0, ge=0, description="weight of the refinement loss, lambda_r of Eq. 4; 0: classes are not refined")
+    refinement: float = Field(
+        1.0, ge=0, description="weight of the refinement loss, lambda_r of Eq. 4; 0: classes are not refined"
+    )
     windows: int = Field(64, gt=0, description="windows of an image and step for task 1, Nt")
     min_window: float = Field(32.0, gt=0, description="shortest side of a window, pixels of the original image")
     refinement_windows: int = Field(5, ge=2, description="windows around a region for the refinement, Nr")
-    refined: int = Field(32, gt=0, description="sampled regions of an image that teach the refinement (the paper: all of them)")
-    stop_gradient: bool = Field(False, description='the tasks do not teach the shared features (Table 6, "+Refinement")')
-    square_root: bool = Field(True, description="multi-object labels by square roots of areas (Algorithm 1); false: by areas")
-    same_class: bool = Field(False, description="closeness counts other boxes of the same class (the released code: false)")
-    closeness_background: bool = Field(True, description="closeness is learnt over K+1 classes (Eq. 2); false: over K, as the released code")
+    refined: int = Field(
+        32, gt=0, description="sampled regions of an image that teach the refinement (the paper: all of them)"
+    )
+    stop_gradient: bool = Field(
+        False, description='the tasks do not teach the shared features (Table 6, "+Refinement")'
+    )
+    square_root: bool = Field(
+        True, description="multi-object labels by square roots of areas (Algorithm 1); false: by areas"
+    )
+    same_class: bool = Field(
+        False, description="closeness counts other boxes of the same class (the released code: false)"
+    )
+    closeness_background: bool = Field(
+        True, description="closeness is learnt over K+1 classes (Eq. 2); false: over K, as the released code"
+    )
     foreground_original: bool = Field(False, description="foreground cells, weights and tanh as the released code")
-    refinement_leak: bool = Field(False, description="the refinement loss reaches the detector through x, as in the released code")
+    refinement_leak: bool = Field(
+        False, description="the refinement loss reaches the detector through x, as in the released code"
+    )
 
     @model_validator(mode="after")
     def _refinement_has_inputs(self) -> TaskConfig:
         if self.refinement and not (self.multi_object or self.closeness):
-            raise ValueError("refinement needs multi_object or closeness above 0: it refines by what they say; or set refinement to 0")
+            raise ValueError(
+                "refinement needs multi_object or closeness above 0: it refines by what they say; or set refinement to 0"
+            )
         return self
 
 
@@ -79,7 +95,9 @@ class MultiTaskDetector(nn.Module):
         """K, without background."""
         return self.detector.num_classes
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detections]:
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
         """:meth:`losses` in training, :meth:`predict` in evaluation."""
         if not self.training:
             return self.predict(images)
@@ -127,7 +145,9 @@ class MultiTaskDetector(nn.Module):
             logits = self.refine(maps, batch, proposals, logits, closeness)
         return detector.detect(logits, deltas, proposals, batch.sizes)
 
-    def refine(self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None) -> Tensor:
+    def refine(
+        self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
+    ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
         Shapes: boxes: a list of [R_i, 4], image frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
@@ -157,7 +177,9 @@ class MultiTaskDetector(nn.Module):
             generator = image_generator(target, WINDOW_STREAM, boxes.device)
             drawn = labels.sample_windows(boxes, size, self.config.windows, self.config.min_window * scale, generator)
             windows.append(drawn)
-            wanted.append(labels.multi_object_labels(drawn, boxes, classes, self.num_classes, square_root=self.config.square_root))
+            wanted.append(
+                labels.multi_object_labels(drawn, boxes, classes, self.num_classes, square_root=self.config.square_root)
+            )
         logits = self.window_head(maps, windows).float()
         distribution = torch.cat(wanted)
         each = losses.multi_object_loss(logits, distribution)
@@ -166,11 +188,15 @@ class MultiTaskDetector(nn.Module):
         self.watched["multi_object_divergence"] = mean_of_means((each - entropy).detach(), counts)
         return mean_of_means(each, counts)
 
-    def _closeness(self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]) -> tuple[Tensor, Tensor | None]:
+    def _closeness(
+        self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]
+    ) -> tuple[Tensor, Tensor | None]:
         """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without gradient, for the refinement."""
         counts = [len(boxes) for boxes in rois.boxes]
         wanted, objects, rest = [], [], []
-        per_image = zip(rois.boxes, rois.labels.split(counts), rois.matched.split(counts), targets, batch.sizes, strict=True)
+        per_image = zip(
+            rois.boxes, rois.labels.split(counts), rois.matched.split(counts), targets, batch.sizes, strict=True
+        )
         for boxes, classes, matched, target, size in per_image:
             is_object = classes > 0
             near = labels.closeness_labels(
@@ -195,7 +221,9 @@ class MultiTaskDetector(nn.Module):
         whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         # one bilinear sample at each cell's centre, of the image's part of the padded map
         scale, grid = 1 / self.detector.backbone.stride, FOREGROUND_GRID
-        logits = roi_align(self.foreground_head(maps), whole, grid, spatial_scale=scale, sampling_ratio=1, aligned=True).float()
+        logits = roi_align(
+            self.foreground_head(maps), whole, grid, spatial_scale=scale, sampling_ratio=1, aligned=True
+        ).float()
         per_image = list(zip(targets, batch.sizes, strict=True))
         mask = torch.stack([labels.foreground_mask(t["boxes"], size, grid, original=original) for t, size in per_image])
         if not original:
@@ -203,7 +231,9 @@ class MultiTaskDetector(nn.Module):
         weights = torch.stack([labels.foreground_weights(t["boxes"], size, grid) for t, size in per_image])
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
-    def _refinement(self, maps: Tensor, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None) -> Tensor:
+    def _refinement(
+        self, maps: Tensor, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
+    ) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
         refined = self.refine(maps, batch, some.boxes, logits[rows], closeness)
@@ -214,7 +244,10 @@ class MultiTaskDetector(nn.Module):
     def _window_logits(self, maps: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
         """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is classified once an image."""
         count = self.config.refinement_windows
-        grown = [labels.refinement_windows(regions, size, count)[:, :-1] for regions, size in zip(boxes, batch.sizes, strict=True)]
+        grown = [
+            labels.refinement_windows(regions, size, count)[:, :-1]
+            for regions, size in zip(boxes, batch.sizes, strict=True)
+        ]
         whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
         logits = self.window_head(maps, stacked).float().split([len(windows) for windows in stacked])
@@ -250,7 +283,7 @@ def _rejoin(rows: Tensor, count: int) -> Tensor:
 
 def _foreground_head(channels: int) -> nn.Conv2d:
     """A 1x1 convolution to (background, foreground), its draw apart from the detector's."""
-    head = nn.Conv2d(channels, 2, kernel_size=1)
+    head = nn.utils.skip_init(nn.Conv2d, channels, 2, kernel_size=1)
     nn.init.trunc_normal_(head.weight, std=0.01, a=-0.02, b=0.02, generator=torch.Generator().manual_seed(0))
     nn.init.zeros_(head.bias)
     return head

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-6  # parts of an area below it are float32 rounding, of which a square root would make 1e-3
 _ROUNDS = 8  # of drawing windows before the boxes themselves stand in; the released code goes on for ever
 
 
@@ -97,7 +98,7 @@ def window_parts(windows: Tensor, boxes: Tensor, labels: Tensor, num_classes: in
     parts = windows.new_zeros(len(windows), num_classes + 1)
     parts[:, 0] = 1 - unions[:, -1]
     parts[:, present] = unions[:, :-1]
-    return parts
+    return parts.where(parts > _ROUNDING, 0)
 
 
 def closeness_labels(

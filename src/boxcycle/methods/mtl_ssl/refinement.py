@@ -18,7 +18,7 @@ class Refiner(nn.Module):
     def __init__(self, num_classes: int, windows: int, closeness: bool, *, leak: bool = False) -> None:
         super().__init__()
         width = num_classes + 1
-        self.layer = nn.Linear(width * (1 + windows + closeness), width)
+        self.layer = nn.utils.skip_init(nn.Linear, width * (1 + windows + closeness), width)
         # 0.01: the released configurations; x' is nearly x at the start. Own generator: the detector's weights do not depend on it
         generator = torch.Generator().manual_seed(0)
         nn.init.trunc_normal_(self.layer.weight, std=0.01, a=-0.02, b=0.02, generator=generator)

@@ -1,0 +1,137 @@
+"""The multi-task detector: what the tasks may touch, what they may not, and exact savings."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxcycle.methods.mtl_ssl import labels
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig, image_means, mean_of_means
+from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.two_stage import RegionConfig
+from boxcycle.types import Target
+
+SMALL = {"windows": 8, "refined": 4}
+
+
+def build(tiny: str, **tasks: object) -> MultiTaskDetector:
+    torch.manual_seed(0)
+    config = FasterRCNNConfig(
+        backbone=tiny, weights="none", proposals=20, regions=RegionConfig(sampled=16, score_threshold=0.0)
+    )
+    return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**{**SMALL, **tasks}))
+
+
+def image(seed: int) -> Tensor:
+    return torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def target(boxes: list[list[float]], classes: list[int], seed: int) -> Target:
+    return Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(classes, dtype=torch.int64),
+        seed=seed,
+    )
+
+
+IMAGES = [image(seed) for seed in range(3)]
+TARGETS = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), target([], [], 12), target([[0, 0, 33, 33]], [2], 13)]
+
+
+@pytest.mark.parametrize("refinement", [0.0, 1.0])
+def test_stopped_tasks_leave_the_detector_exactly_as_plain_training_does(tiny: str, refinement: float) -> None:
+    model = build(tiny, stop_gradient=True, refinement=refinement)
+    plain = build(tiny).detector
+    torch.manual_seed(7)
+    expected = plain.losses(IMAGES, TARGETS)
+    torch.manual_seed(8)  # the tasks draw from generators of their own, not from torch's
+    found = model.losses(IMAGES, TARGETS)
+    for name, value in expected.items():
+        assert found[name].equal(value), name
+    sum(expected.values()).backward()
+    sum(found.values()).backward()
+    for (name, one), other in zip(plain.named_parameters(), model.detector.parameters(), strict=True):
+        assert one.grad.equal(other.grad), name
+
+
+def test_tasks_teach_the_shared_features(tiny: str) -> None:
+    model = build(tiny)
+    for name in ("multi_object", "closeness", "foreground"):
+        model.zero_grad()
+        model.losses(IMAGES, TARGETS)[name].backward()
+        assert next(model.detector.backbone.trunk.parameters()).grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_the_refinement_teaches_nothing_but_itself_unless_it_leaks(tiny: str, leak: bool) -> None:
+    model = build(tiny, refinement_leak=leak)
+    model.losses(IMAGES, TARGETS)["refinement"].backward()
+    touched = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+    assert {"refiner.layer.weight", "refiner.layer.bias"} <= touched
+    assert bool(touched - {"refiner.layer.weight", "refiner.layer.bias"}) == leak
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(tiny: str) -> None:
+    model = build(tiny)
+    together = model.losses(IMAGES, TARGETS)
+    alone = [model.losses([one], [its]) for one, its in zip(IMAGES, TARGETS, strict=True)]
+    for name, value in together.items():
+        mean = sum(losses[name] for losses in alone) / 3
+        torch.testing.assert_close(value, mean, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("off", ["multi_object", "closeness", "foreground", "refinement"])
+def test_a_task_of_weight_zero_is_not_there(tiny: str, off: str) -> None:
+    model = build(tiny, **{off: 0.0})
+    found = model.losses(IMAGES, TARGETS)
+    assert off not in found
+    assert found.keys() == model.loss_weights.keys()
+    assert off not in {group["name"] for group in model.parameter_groups()}
+    model.eval().predict(IMAGES)
+
+
+def test_refinement_without_anything_to_refine_by_is_refused() -> None:
+    with pytest.raises(ValueError, match="refinement needs multi_object or closeness"):
+        TaskConfig(multi_object=0, closeness=0)
+
+
+def test_heads_start_as_copies_and_are_trained_apart(tiny: str) -> None:
+    model = build(tiny)
+    for head in (model.window_head, model.closeness_head):
+        for one, other in zip(model.detector.head.region.parameters(), head.parameters(), strict=True):
+            assert one.equal(other)
+            assert one.data_ptr() != other.data_ptr()
+
+
+def test_refinement_equals_classifying_every_window_of_every_region(tiny: str) -> None:
+    """The whole image is classified once an image, and background regions of the mean without gradient: savings that change nothing."""
+    model = build(tiny).eval()
+    batch = model.detector.batch(IMAGES)
+    maps = model.detector.features(batch)
+    boxes = [proposals[:5] for proposals in model.detector.propose(maps, batch)[0]]
+    logits, _ = model.detector.classify(maps, boxes)
+    closeness = image_means(model.closeness_head(maps, boxes), [5, 5, 5])
+    found = model.refine(maps, batch, boxes, logits, closeness)
+    rows = []
+    for number, regions in enumerate(boxes):
+        mean = model.closeness_head(maps[number : number + 1], [regions]).mean(0)
+        for position, region in enumerate(regions):
+            windows = labels.refinement_windows(region[None], batch.sizes[number], 5)[0]
+            around = model.window_head(maps[number : number + 1], [windows])
+            own = logits[number * 5 + position]
+            rows.append(own + model.refiner.layer(torch.cat([own, around.flatten(), mean])))
+    torch.testing.assert_close(found, torch.stack(rows), atol=1e-4, rtol=1e-4)
+
+
+def test_an_image_without_regions_counts_as_zero() -> None:
+    values = torch.tensor([[1.0], [3.0], [5.0]])
+    assert image_means(values, [2, 0, 1]).tolist() == [[2], [0], [5]]
+    assert float(mean_of_means(values[:, 0], [2, 0, 1])) == pytest.approx(7 / 3)
+
+
+def test_variants_of_the_released_code_are_finite(tiny: str) -> None:
+    model = build(tiny, closeness_background=False, foreground_original=True, square_root=False, same_class=True)
+    assert all(value.isfinite() for value in model.losses(IMAGES, TARGETS).values())

@@ -1,0 +1,196 @@
+"""The label equations against worked examples, a slow count of sub-pixels, and symmetries that they must have."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import horizontal_flip
+from torchvision.tv_tensors import BoundingBoxes
+
+from boxcycle.methods.mtl_ssl import labels
+
+EXAMPLES = json.loads((Path(__file__).parent / "examples.json").read_text())
+
+
+def examples(task: str) -> list:
+    found = [pytest.param(case, id=case["id"]) for case in EXAMPLES if case["task"] == task]
+    assert found, f"no worked example of {task}"
+    return found
+
+
+def boxes_and_labels(case: dict) -> tuple[Tensor, Tensor]:
+    rows = torch.tensor(case["boxes_xyxy_class"], dtype=torch.float32).reshape(-1, 5)
+    return rows[:, :4], rows[:, 4].long()
+
+
+def random_boxes(count: int, size: tuple[int, int], seed: int, classes: int = 4) -> tuple[Tensor, Tensor]:
+    """Boxes with corners on whole pixels, so that counting pixels is exact."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 2, 2, generator=generator) * torch.tensor([size[1] - 1.0, size[0] - 1.0])
+    low, high = corners.amin(1).floor(), corners.amax(1).floor() + 1
+    return torch.cat([low, high], 1), torch.randint(1, classes + 1, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("case", examples("multi_object"))
+def test_multi_object_examples(case: dict) -> None:
+    boxes, classes = boxes_and_labels(case)
+    window = torch.tensor([case["window_xyxy"]], dtype=torch.float32)
+    expected, count = case["expected"], case["num_classes"]
+    parts = labels.window_parts(window, boxes, classes, count)[0]
+    assert parts.tolist() == pytest.approx(expected["fractions"], abs=1e-5)
+    label = labels.multi_object_labels(window, boxes, classes, count)[0]
+    assert label.tolist() == pytest.approx(expected["label_sqrt"], abs=1e-5)
+    linear = labels.multi_object_labels(window, boxes, classes, count, square_root=False)[0]
+    assert linear.tolist() == pytest.approx(expected["label_linear"], abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 60])
+def test_multi_object_parts_equal_counted_pixels(count: int) -> None:
+    size = (40, 60)
+    boxes, classes = random_boxes(count, size, seed=count)
+    windows, _ = random_boxes(16, size, seed=100 + count)
+    parts = labels.window_parts(windows, boxes, classes, 4)
+    image = torch.zeros(5, *size, dtype=torch.bool)
+    for (x1, y1, x2, y2), label in zip(boxes.int().tolist(), classes.tolist(), strict=True):
+        image[label, y1:y2, x1:x2] = True
+    image[0] = ~image[1:].any(0)
+    for window, row in zip(windows.int().tolist(), parts, strict=True):
+        x1, y1, x2, y2 = window
+        counted = image[:, y1:y2, x1:x2].flatten(1).float().mean(1)
+        assert row.tolist() == pytest.approx(counted.tolist(), abs=1e-5)
+
+
+def test_multi_object_labels_are_distributions_that_scale_and_order_do_not_change() -> None:
+    boxes, classes = random_boxes(12, (100, 150), seed=1)
+    windows, _ = random_boxes(8, (100, 150), seed=2)
+    expected = labels.multi_object_labels(windows, boxes, classes, 4)
+    assert expected.sum(1).tolist() == pytest.approx([1.0] * 8)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(labels.multi_object_labels(windows, boxes[order], classes[order], 4), expected)
+    torch.testing.assert_close(
+        labels.multi_object_labels(windows * 3.7, boxes * 3.7, classes, 4), expected, atol=1e-5, rtol=0
+    )
+
+
+def test_regions_of_unknown_class_are_no_objects() -> None:
+    window, box = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 5, 10]])
+    assert labels.multi_object_labels(window, box, torch.tensor([0]), 2).tolist() == [[1, 0, 0]]
+    assert labels.closeness_labels(box.expand(2, 4), torch.tensor([1, 0]), (10, 10), 2).tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+    ]
+
+
+@pytest.mark.parametrize("case", examples("hflip_consistency"))
+def test_flip_takes_image_boxes_windows_and_mask_together(case: dict) -> None:
+    (boxes, classes), expected = boxes_and_labels(case), case["expected"]
+    width, height = case["image_wh"]
+    window = torch.tensor([case["window_xyxy"]], dtype=torch.float32)
+
+    def flip(rows: Tensor) -> Tensor:
+        return horizontal_flip(BoundingBoxes(rows, format="XYXY", canvas_size=(height, width))).as_subclass(Tensor)
+
+    assert flip(boxes)[0].tolist() == expected["flipped_box"]
+    assert flip(window)[0].tolist() == expected["flipped_window"]
+    for some_window, some_boxes in ((window, boxes), (flip(window), flip(boxes))):
+        label = labels.multi_object_labels(some_window, some_boxes, classes, 2)[0]
+        assert label.tolist() == pytest.approx(expected["label_sqrt"], abs=1e-5)
+    mask = labels.foreground_mask(boxes, (height, width), 16)
+    torch.testing.assert_close(labels.foreground_mask(flip(boxes), (height, width), 16), mask.flip(1))
+
+
+@pytest.mark.parametrize("case", examples("closeness"))
+def test_closeness_examples(case: dict) -> None:
+    boxes, classes = boxes_and_labels(case)
+    width, height = case["image_wh"]
+    for same_class, key in ((False, "labels"), (True, "same_class")):
+        found = labels.closeness_labels(boxes, classes, (height, width), case["num_classes"], same_class=same_class)
+        torch.testing.assert_close(found, torch.tensor(case["expected"][key]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("same_class", [False, True])
+def test_closeness_equals_a_loop_over_boxes_and_classes(same_class: bool) -> None:
+    size = (90, 130)
+    boxes, classes = random_boxes(9, size, seed=5)
+    found = labels.closeness_labels(boxes, classes, size, 6, same_class=same_class)
+    centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes.tolist()]
+    for b, row in enumerate(found.tolist()):
+        raw = [0.0] * 7
+        for k in range(1, 7):
+            others = [o for o in range(9) if o != b and classes[o] == k and (same_class or classes[b] != k)]
+            if others:
+                raw[k] = 1 - min(math.dist(centres[b], centres[o]) for o in others) / math.hypot(*size)
+        raw[0] = float(sum(raw) == 0)
+        assert row == pytest.approx([value / sum(raw) for value in raw], abs=1e-5)
+
+
+@pytest.mark.parametrize("case", examples("foreground64"))
+def test_foreground_examples(case: dict) -> None:
+    boxes = torch.tensor(case["boxes_xyxy"], dtype=torch.float32).reshape(-1, 4)
+    width, height = case["image_wh"]
+    expected = case["expected"]
+    assert labels.foreground_mask(boxes, (height, width), 64).sum() == expected["centre_rule_ones"]
+    assert labels.foreground_mask(boxes, (height, width), 64, original=True).sum() == expected["ones"]
+    weights = labels.foreground_weights(boxes, (height, width), 64)
+    assert float(weights.min()) == pytest.approx(expected["weight_min"], abs=1e-5)
+    assert float(weights.max()) == pytest.approx(expected["weight_max"], rel=1e-5)
+    assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
+    covered = labels.foreground_mask(boxes, (height, width), 64 * 16).sum() / 16**2  # a finer grid counts coverage
+    assert float(covered) == pytest.approx(expected["coverage_sum_16x16"], abs=1e-2)
+
+
+@pytest.mark.parametrize("case", examples("window_sampler"))
+def test_window_examples(case: dict) -> None:
+    width, height = case["image_wh"]
+    window = labels.windows_from_uniforms(torch.tensor([case["uniforms_h_w_cy_cx"]]), (height, width), 32)[0]
+    assert window.tolist() == pytest.approx(case["expected"]["window_xyxy"], abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(375, 500), (40, 300), (20, 10)])
+def test_windows_touch_a_box_and_stay_inside(size: tuple[int, int]) -> None:
+    boxes, _ = random_boxes(3, size, seed=4)
+    windows = labels.sample_windows(boxes, size, 64, 32.0, torch.Generator().manual_seed(0))
+    assert windows.shape == (64, 4)
+    shortest = torch.tensor([min(32, size[1]), min(32, size[0])])
+    assert (windows[:, 2:] - windows[:, :2] >= shortest - 1e-3).all()
+    assert (windows >= 0).all()
+    assert (windows[:, 2:] <= torch.tensor([size[1], size[0]])).all()
+    parts = labels.window_parts(windows, boxes, torch.ones(3, dtype=torch.int64), 1)
+    assert (parts[:, 1] > 0).all()
+
+
+def test_windows_are_drawn_anew_and_repeat_with_the_seed() -> None:
+    boxes, _ = random_boxes(3, (100, 100), seed=4)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (labels.sample_windows(boxes, (100, 100), 8, 32.0, generator) for _ in range(2))
+    again = labels.sample_windows(boxes, (100, 100), 8, 32.0, torch.Generator().manual_seed(0))
+    assert not first.equal(second)
+    assert first.equal(again)
+
+
+def test_windows_where_luck_finds_none() -> None:
+    speck = torch.tensor([[5.0, 5, 5.1, 5.1]])
+    windows = labels.sample_windows(speck, (100_000, 100_000), 64, 32.0, torch.Generator().manual_seed(0))
+    assert windows.shape == (64, 4)
+    assert ((windows[:, :2] < 5.1) & (windows[:, 2:] > 5)).all()
+
+
+def test_no_boxes() -> None:
+    nothing, no_labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    assert labels.sample_windows(nothing, (50, 50), 8, 32.0, torch.Generator()).shape == (0, 4)
+    assert labels.multi_object_labels(torch.tensor([[0.0, 0, 9, 9]]), nothing, no_labels, 2).tolist() == [[1, 0, 0]]
+    assert labels.multi_object_labels(nothing, nothing, no_labels, 2).shape == (0, 3)
+    assert labels.closeness_labels(nothing, no_labels, (50, 50), 2).shape == (0, 3)
+    assert labels.foreground_mask(nothing, (50, 50), 8).sum() == 0
+    assert labels.refinement_windows(nothing, (50, 50), 5).shape == (0, 5, 4)
+
+
+@pytest.mark.parametrize("case", examples("refine_windows"))
+def test_refinement_window_examples(case: dict) -> None:
+    width, height = case["image_wh"]
+    proposal = torch.tensor([case["proposal_xyxy"]], dtype=torch.float32)
+    windows = labels.refinement_windows(proposal, (height, width), case["num_windows"])[0]
+    torch.testing.assert_close(windows, torch.tensor(case["expected"]["windows_xyxy"]))

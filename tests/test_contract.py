@@ -1,0 +1,144 @@
+"""What every method of the package must do, checked over all entries of METHODS."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from boxcycle.engine.checkpoint import load_weights, save_weights
+from boxcycle.methods import METHODS
+from boxcycle.types import Target
+
+CLASSES = ("cup", "plate", "spoon")
+SMALL = {"mtl_ssl": {"tasks": {"windows": 8, "refined": 4}}}  # settings that only make a method's test faster
+
+
+def build(method: str, backbone: str) -> nn.Module:
+    module = METHODS[method]
+    settings = {
+        "data": {"path": "nowhere"},
+        "detector": {"backbone": backbone, "weights": "none", "anchor_sizes": (16, 32, 64), "proposals": 50},
+    }
+    settings["detector"]["regions"] = {"sampled": 16}
+    settings |= SMALL.get(method, {})
+    torch.manual_seed(0)
+    return module.build(module.Config.model_validate(settings), CLASSES)
+
+
+def target(boxes: list[list[float]], labels: list[int], seed: int) -> Target:
+    return Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        image_id=seed,
+        seed=seed,
+    )
+
+
+def samples() -> tuple[list[Tensor], list[Target]]:
+    """Four images of two sizes: objects are bright rectangles, a colour for each class."""
+    generator = torch.Generator().manual_seed(0)
+    placed = [
+        [([6, 8, 34, 40], 1)],
+        [([30, 20, 70, 50], 2), ([4, 4, 24, 20], 3)],
+        [([10, 30, 50, 60], 3)],
+        [([40, 6, 60, 58], 1)],
+    ]
+    images, targets = [], []
+    for number, objects in enumerate(placed):
+        image = torch.rand(3, 64, 64 if number == 0 else 80, generator=generator) * 0.2
+        for (x1, y1, x2, y2), label in objects:
+            image[label - 1, y1:y2, x1:x2] += 0.8
+        images.append(image)
+        targets.append(target([box for box, _ in objects], [label for _, label in objects], seed=number))
+    return images, targets
+
+
+@pytest.fixture(params=METHODS)
+def model(request: pytest.FixtureRequest, tiny: str) -> nn.Module:
+    return build(request.param, tiny)
+
+
+EMPTY = [target([], [], seed) for seed in range(4)]
+
+
+@pytest.mark.parametrize("case", ["boxes", "one box", "some empty", "all empty"])
+def test_losses_are_finite_have_the_keys_of_their_weights_and_reach_every_parameter(
+    model: nn.Module, case: str
+) -> None:
+    images, targets = samples()
+    chosen = {
+        "boxes": targets,
+        "one box": [targets[0], *EMPTY[1:]],
+        "some empty": [*targets[:2], *EMPTY[2:]],
+        "all empty": EMPTY,
+    }[case]
+    losses = model.train()(images, chosen)
+    assert losses.keys() == model.loss_weights.keys()
+    assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
+    assert all(value.isfinite() for value in model.watched.values())
+    sum(model.loss_weights[name] * value for name, value in losses.items()).backward()
+    missing = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    ]
+    assert not missing
+
+
+def test_same_seed_same_losses(model: nn.Module) -> None:
+    images, targets = samples()
+    first, again = (
+        {name: float(value.detach()) for name, value in model.losses(images, targets).items()} for _ in range(2)
+    )
+    assert first == again
+    other = model.losses(images, [its | {"seed": 99 + number} for number, its in enumerate(targets)])
+    assert {name: float(value.detach()) for name, value in other.items()} != first
+
+
+def test_boxes_are_inside_the_image_and_labels_known(model: nn.Module) -> None:
+    images, _ = samples()
+    with torch.no_grad():
+        found = model.eval()(images)
+    for image, detections in zip(images, found, strict=True):
+        height, width = image.shape[1:]
+        assert (detections["boxes"] >= 0).all()
+        assert (detections["boxes"] <= torch.tensor([width, height, width, height])).all()
+        assert ((detections["labels"] >= 1) & (detections["labels"] <= len(CLASSES))).all()
+        assert detections["probs"].shape == (len(detections["boxes"]), len(CLASSES) + 1)
+
+
+def test_saved_and_loaded_it_predicts_the_same(model: nn.Module, tmp_path, request: pytest.FixtureRequest) -> None:  # noqa: ANN001
+    images, _ = samples()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    save_weights(tmp_path / "weights.safetensors", model.state_dict(), {})
+    other = build(request.node.callspec.params["model"], "tiny")
+    other.load_state_dict(load_weights(tmp_path / "weights.safetensors").tensors)
+    with torch.no_grad():
+        for one, two in zip(model.eval()(images), other.eval()(images), strict=True):
+            for name in ("boxes", "labels", "scores", "probs"):
+                assert one[name].equal(two[name])
+
+
+def test_it_overfits_four_images(model: nn.Module) -> None:
+    images, targets = samples()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=150)
+    model.train()
+    for step in range(150):
+        seeded = [its | {"seed": 4 * step + number} for number, its in enumerate(targets)]
+        losses = model(images, seeded)
+        total = sum(model.loss_weights[name] * value for name, value in losses.items())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        found = model.eval()(images)
+    for its, detections in zip(targets, found, strict=True):
+        for box, label in zip(its["boxes"], its["labels"], strict=True):
+            best = detections["labels"] == label
+            assert best.any()
+            assert box_iou(detections["boxes"][best][:1], box[None]) > 0.6
+            assert detections["scores"][best][0] > 0.5
