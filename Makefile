@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/installed  ## supervised beside mtl_ssl on generated scenes, with a report
+demo: $(VENV)/installed
 	@$(VENV)/bin/boxcycle demo
 
 test: $(VENV)/installed-dev
@@ -34,10 +34,10 @@ $(VENV)/bin/pip:
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing boxcycle and what it needs into $(VENV); PyTorch is large, this takes some minutes."
-	@$(RUN) pip install --quiet --disable-pip-version-check -e .
+	@$(RUN) pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing boxcycle, what it needs and its developers' tools into $(VENV); this takes some minutes."
-	@$(RUN) pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@$(RUN) pip install -qq --disable-pip-version-check -e ".[dev]"
 	@touch $@ $(VENV)/installed

@@ -191,8 +191,14 @@ def _list_keys(verb: str, model: type[BaseModel]) -> None:
     from boxcycle.config import config_keys
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(overflow="fold", max_width=44)
     for key in config_keys(model):
         if key.section is None:
-            table.add_row(Text(f"{key.name}={key.default}"), Text(f"{key.description} ({key.kind})".strip()))
-    typer.echo(f"boxcycle {verb} [config=FILE] [key=value]...\n\n{(model.__doc__ or '').strip()}\n\nkeys and defaults:")
+            short = f"; {key.name.removesuffix('.path')}=... for short" if key.name.endswith(".path") else ""
+            table.add_row(Text(f"{key.name}={key.default}"), Text(f"{key.description} ({key.kind}{short})".strip()))
+    typer.echo(f"boxcycle {verb} [config=FILE] [key=value]...\n\nkeys and their defaults:")
     Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
