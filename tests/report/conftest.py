@@ -24,7 +24,7 @@ BOXES = (  # of each image: label and box
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    """Four images of different shapes with six boxes of two classes whose names need escaping; the last box is difficult."""
+    """Four images of different shapes with six boxes, the last one difficult, of two classes whose names need escaping."""
     images = tmp_path / "images"
     images.mkdir()
     rng = np.random.default_rng(0)
@@ -86,9 +86,8 @@ def make_run(tmp_path: Path, index: Index) -> Callable[..., Path]:
         write_predictions(folder / "predictions.json", index, predictions)
         metrics = MetricsFile(folder / "metrics.csv", 0)
         for step in range(10, 60, 10):
-            metrics.add(
-                step, {"loss": 5.0 / step, "class": 2.0 / step, "class_accuracy": 0.5, "images_per_second": step / 10}
-            )
+            row = {"loss": 5.0 / step, "class": 2.0 / step, "class_accuracy": 0.5, "images_per_second": step / 10}
+            metrics.add(step, row)
         metrics.add(50, {"AP": 40.0, "AP50": 60.0, "APl": float("nan")})
         (folder / "config.yaml").write_text("fit:\n  steps: 50\n")
         (folder / "env.json").write_text('{"python": "3.12"}\n')

@@ -12,16 +12,15 @@ from boxcycle.evaluation.coco import ClassMetrics, CocoMetrics
 from boxcycle.report.curves import ap_curves, compare_curves, line_chart, loss_curves, precision_recall_curves
 
 ROWS = {
-    step: {"loss": 10.0 / step, "rpn_box": 1.0, "class": 2.0, "class_accuracy": 0.5, "lr": 0.1, "images_per_second": 4.0}
+    step: {"loss": 10.0 / step, "rpn_box": 1.0, "class": 2.0, "class_accuracy": 0.5, "lr": 0.1, "memory_gb": 4.0}
     for step in range(1, 9)
-} | {10: {"AP": 30.0, "AP50": 50.0, "APl": math.nan}}  # fmt: skip
+} | {10: {"AP": 30.0, "AP50": 50.0, "APl": math.nan}}
 
 
 def texts(svg: str) -> list[str]:
     """All that is written in a drawing; it must be sound XML."""
-    return [
-        "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}text")
-    ]
+    elements = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()) for element in elements]
 
 
 def metrics(count: int) -> CocoMetrics:

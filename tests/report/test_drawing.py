@@ -74,12 +74,8 @@ def test_a_box_over_the_border_is_clipped():
 
 
 def test_dashed_lines_have_the_colour_of_the_class_and_dark_gaps():
-    colours = {
-        tuple(pixel)
-        for pixel in np.asarray(draw_marks(grey(), marks([5, 5, 55, 35], labels=[3], dashed=True), longest=60)).reshape(
-            -1, 3
-        )
-    }
+    picture = draw_marks(grey(), marks([5, 5, 55, 35], labels=[3], dashed=True), longest=60)
+    colours = {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3).tolist()}
     assert colours == {(128, 128, 128), ImageColor.getrgb(class_colour(3)), (26, 26, 26)}
 
 

@@ -52,9 +52,7 @@ def page(tmp_path: Path) -> str:
         lead=EVIL,
         figures=[Figure("AP", 41.44, EVIL), Figure("gain", Change(-1.26))],
         warnings=[EVIL],
-        tables=[
-            Table(EVIL, ("class", EVIL, "change"), [(EVIL, math.nan, Change(2.0)), ("b", 1234, Change(-0.01))], EVIL)
-        ],
+        tables=[Table(EVIL, ("a", EVIL, "b"), [(EVIL, math.nan, Change(2.0)), ("c", 1234, Change(-0.01))], EVIL)],
         charts={EVIL: '<svg viewBox="0 0 1 1"><path d="M0 0"/></svg>'},
         pictures_note=EVIL,
         legend={EVIL: "#0072B2"},

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from boxcycle.evaluation.predictions import Prediction
 from boxcycle.report.run import read_run, write_run_report
 
 
@@ -60,7 +61,8 @@ def test_only_predictions_are_needed(index, detect, make_run):
 
 
 def test_nothing_found_and_nothing_to_find(index, detect, make_run):
-    folder = make_run("run", [found._replace(boxes=found.boxes[:0], labels=found.labels[:0], scores=found.scores[:0]) for found in detect()])  # fmt: skip
+    nothing = [Prediction(found.image_id, found.boxes[:0], found.labels[:0], found.scores[:0]) for found in detect()]
+    folder = make_run("run", nothing)
     assert re.search(r"<dt>AP50</dt><dd[^>]*>0\.0<", write_run_report(folder, index).read_text())
     bare = replace(
         index,

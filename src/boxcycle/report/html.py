@@ -91,9 +91,8 @@ def format_cell(value: Cell) -> str:
     """A cell as text: whole numbers in groups of three, others with one decimal, a dash for what is not known."""
     if isinstance(value, float):
         sign = "+" if kind_of_cell(value) == "gain" else ""
-        return (
-            "–" if math.isnan(value) else sign + f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
-        )  # + 0.0 turns -0.0 around
+        text = sign + f"{round(value, 1) + 0.0:.1f}"  # the sum makes 0.0 of -0.0
+        return "–" if math.isnan(value) else text.replace("-", "−")
     return "–" if value is None else value if isinstance(value, str) else f"{value:,}"
 
 
