@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,15 @@ def judge_boxes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Boxes clipped to their images, their areas, and which of the chosen ones can be used.
 
-    Shapes: sizes [I, 2] (height, width), labels [N], chosen [N]; returns boxes [N, 4] xyxy, original frame, areas [N] and good [N].
+    Shapes: sizes [I, 2] (height, width), labels [N], chosen [N]; returns boxes [N, 4] xyxy, original frame, areas [N]
+    and good [N].
     """
     raw = np.array(records.boxes, dtype=np.float64).reshape(-1, 4)
     images = np.asarray(records.box_images, dtype=np.int64)
     height, width = sizes[images].T if len(images) else np.zeros((2, 0))
     good = chosen.copy()
 
-    def drop(check: str, bad: NDArray[np.bool_], says: str) -> None:
+    def drop(check: str, bad: Any, says: str) -> None:
         rows = np.flatnonzero(good & bad)
         report.add_rows(check, rows.tolist(), records.where_object, _sentence(raw, width, height, says))
         good[rows] = False

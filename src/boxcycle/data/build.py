@@ -1,6 +1,8 @@
-"""From what a reader found to a validated index: the one place where the policy of repairs lives, the same for every format.
+"""From what a reader found to a validated index: the one place where the policy of repairs lives, the same for every
+format.
 
-Classes are matched by name; images must exist, once, inside the data set's folder; boxes are judged in :mod:`boxcycle.data.boxes`.
+Classes are matched by name; images must exist, once, inside the data set's folder; boxes are judged in
+:mod:`boxcycle.data.boxes`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ def build_index(
 ) -> Index:
     """The images and objects of ``records`` that can be used, as an index; everything else becomes a finding.
 
-    ``keep_classes`` leaves out the objects of all other classes; ``class_names`` are those of the split that this one goes with.
-    With an error in ``report`` the index lacks what the error is about, and is only fit to look for more.
+    ``keep_classes`` leaves out the objects of all other classes; ``class_names`` are those of the split that this one
+    goes with. With an error in ``report`` the index lacks what the error is about, and is only fit to look for more.
     """
     names, ids, new_label = _choose_classes(records, report, class_names, keep_classes)
     good_images, sizes = _judge_images(records, report)
@@ -70,7 +72,9 @@ def build_index(
 def _choose_classes(
     records: Records, report: Report, wanted: Sequence[str] | None, keep: Sequence[str] | None
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """The split's classes: names [K], category ids [K], and the new label (0: left out) of each label in the records."""
+    """The split's classes: names [K], category ids [K], and the new label (0: left out) of each label in the
+    records.
+    """
     known = list(records.class_names)
     _check_class_list(records, report, known)
     if keep is not None:
@@ -84,9 +88,9 @@ def _choose_classes(
         missing = [name for name in wanted if name not in names] if records.declared else []
         extra = [name for name in names if name not in wanted]
         if missing or extra:
-            says = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} besides"] * bool(extra)
-            message = f"its classes differ from those it is to be used with ({_listed(list(wanted))}): it {' and '.join(says)}"
-            report.add("class-list-differs", records.file, "", message)
+            parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} besides"] * bool(extra)
+            says = f"its classes are not those that it is to go with ({_listed(wanted)}): it {' and '.join(parts)}"
+            report.add("class-list-differs", records.file, "", says)
         else:
             names = list(wanted)
     position = {name: k for k, name in enumerate(names, start=1)}
@@ -161,15 +165,17 @@ class _Listing:
 
 
 def _image_sizes(records: Records, report: Report, good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(height, width) of all images [I, 2], from the files where the annotations do not say; marks unusable ones in ``good``."""
+    """(height, width) of all images [I, 2], from the files where the annotations do not say; marks unusable ones in
+    ``good``.
+    """
     sizes = np.array(records.image_sizes, dtype=np.float64).reshape(-1, 2)
     unknown = good & (np.isnan(sizes) | (sizes == 0)).any(1)
     with no_pixel_limit():
-        for position in np.flatnonzero(unknown):
+        for position in np.flatnonzero(unknown).tolist():
             name = records.file_names[position]
             try:
                 sizes[position] = read_size(records.root / name)
-            except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything on bytes that are no image
+            except Exception as error:
                 message = f"image file '{name}' cannot be read: {error}"
                 report.add("image-unreadable", *records.where_image(position), message)
                 good[position] = False
@@ -179,7 +185,7 @@ def _image_sizes(records: Records, report: Report, good: NDArray[np.bool_]) -> N
             "image-size-missing", records.file, "", f"{read:,} image sizes are read from the image files", count=read
         )
     wrong = good & ~((sizes >= 1) & (sizes < 2**31) & (sizes == np.floor(sizes))).all(1)
-    for position in np.flatnonzero(wrong):
+    for position in np.flatnonzero(wrong).tolist():
         height, width = sizes[position].tolist()
         message = f"width and height must be positive whole numbers; they are {width:g} and {height:g}"
         report.add("image-size", *records.where_image(position), message)
@@ -201,7 +207,9 @@ def _report_empty(records: Records, report: Report, count: int) -> None:
 
 
 def _box_ids(records: Records, report: Report) -> NDArray[np.int64]:
-    """Unique annotation ids [N]: the file's own; new ones above the highest where they are missing (-1) or there twice."""
+    """Unique annotation ids [N]: the file's own; new ones above the highest where they are missing (-1) or there
+    twice.
+    """
     ids = np.array(records.box_ids, dtype=np.int64)
     count = len(ids)
     if (ids == -1).all():

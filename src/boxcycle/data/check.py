@@ -1,7 +1,7 @@
-"""What can be wrong with a data set: the checks by their stable ids, single findings, and the report that collects them.
+"""What can be wrong with a data set: the checks by their stable ids, single findings, the report that collects them.
 
-Readers and the doctor share one policy, written down in :data:`CHECKS`: an error ends the reading (after the rest was looked at too), a
-repair is a warning that counts what was repaired, and nothing is left out without a finding.
+Readers and the doctor share one policy, written down in :data:`CHECKS`: an error ends the reading (after the rest was
+looked at too), a repair is a warning that counts what was repaired, and nothing is left out without a finding.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ Severity = Literal["error", "warning", "info"]
 
 
 class DataError(ValueError):
-    """A user's data is wrong; the message is one sentence that names file and object."""
+    """A user's data is wrong; the message is one sentence that names file and object, ``finding`` the same in parts."""
+
+    def __init__(self, message: str, finding: Finding | None = None) -> None:
+        super().__init__(message)
+        self.finding = finding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, was repaired, or is worth knowing, with the file and the object in it that it is about."""
+    """One thing that is wrong, was repaired or is worth knowing, with the file and the object that it is about."""
 
     check: str  # stable id, a key of CHECKS
     severity: Severity
@@ -48,62 +52,64 @@ DROPPED = "object dropped"
 
 CHECKS: dict[str, Check] = {
     # files and folders
-    "path-missing": Check("error", "the path does not exist", STOPS),
+    "path-missing": Check("error", "a path does not exist", STOPS),
     "format-unknown": Check("error", "the folder has none of the accepted layouts", STOPS),
     "split-missing": Check("error", "the data set has no such split", STOPS),
     "split-empty": Check("error", "a split without images", STOPS),
-    "file-unreadable": Check("error", "the file cannot be opened or is not UTF-8 text", STOPS),
+    "file-unreadable": Check("error", "a file that cannot be opened or is not UTF-8 text", STOPS),
     "file-empty": Check("error", "an annotation file without content", STOPS),
     "syntax": Check("error", "not valid JSON, XML, YAML or CSV", STOPS),
     "xml-doctype": Check("error", "XML that declares a document type or entities", STOPS),
     "structure": Check("error", "valid syntax, but not the lists and fields of the format", STOPS),
     "split-overlap": Check("warning", "the same picture in two of train, val and test (doctor only)", KEPT),
     # classes
-    "class-list": Check("error", "the list of classes is missing, or is not one of distinct, non-empty names", STOPS),
+    "class-list": Check("error", "a list of classes that is missing or does not hold distinct names and ids", STOPS),
     "class-list-differs": Check("error", "two splits have different classes", STOPS),
     "class-unknown": Check("error", "an object or tag of a class that the list of classes lacks", STOPS),
-    "class-unused": Check("info", "a category without objects that is only the others' supercategory", "left out of the classes"),
-    "class-left-out": Check("info", "objects of classes that `keep_classes` leaves out", DROPPED, drops=True),
+    "class-unused": Check("info", "a category without objects that only heads all others", "left out of the classes"),
+    "class-left-out": Check("info", "objects or tags of classes that `keep_classes` leaves out", DROPPED, drops=True),
     "class-without-boxes": Check("info", "a class that no box of the split has (doctor only)", KEPT),
     # images
     "image-id": Check("error", "an image id that is not an integer, or is there twice", STOPS),
     "image-name": Check("error", "a file name that is missing, absolute, climbs with `..`, or is there twice", STOPS),
-    "image-missing": Check("error", "the image file does not exist", STOPS),
-    "image-unreadable": Check("error", "the image file is truncated or no image (full decoding: doctor only)", STOPS),
-    "image-size": Check("error", "width or height is not a positive number", STOPS),
-    "image-size-differs": Check("error", "the file's size is not the annotated one (doctor only)", STOPS),
-    "image-size-missing": Check("info", "the annotation does not give the image's size", "read from the image file"),
-    "image-not-annotated": Check("warning", "a listed image has no annotation file (VOC)", "kept as not annotated"),
+    "image-missing": Check("error", "an image file does not exist", STOPS),
+    "image-unreadable": Check("error", "a truncated image, or none (full decoding: doctor only)", STOPS),
+    "image-size": Check("error", "width or height is not a positive whole number", STOPS),
+    "image-size-differs": Check("error", "the file's size is not the annotated one (doctor, and when loaded)", STOPS),
+    "image-size-missing": Check("info", "annotations that do not give the image's size", "read from the image file"),
+    "image-not-annotated": Check("warning", "an image without an annotation file", "kept as not annotated"),
+    "labels-missing": Check("info", "some images without a label file (YOLO)", "taken as images without objects"),
     "image-without-objects": Check("info", "images that are annotated as empty", KEPT),
     "image-rotated": Check("warning", "an EXIF rotation (doctor only)", "loaded as stored, without the rotation"),
-    "image-huge": Check("warning", "more than 100 megapixels (doctor only)", "kept; not decoded by the doctor"),
+    "image-huge": Check("warning", "more than 100 megapixels (doctor only)", "kept; the doctor does not decode it"),
     "image-duplicate": Check("info", "two files of a split with the same content (doctor only)", KEPT),
     # objects
     "annotation": Check("error", "an annotation whose fields have the wrong type or length", STOPS),
     "annotation-image": Check("error", "an annotation of an image that is not in the list", STOPS),
     "annotation-id": Check("warning", "an annotation id that is missing or there twice", "gets a new id"),
     "box-missing": Check("warning", "an object without a box or segmentation", DROPPED, drops=True),
-    "box-from-segment": Check("warning", "an object without a box, but with a segmentation", "its box is the segmentation's extent"),
+    "box-from-segment": Check("warning", "an object with a segmentation, but no box", "boxed by its segmentation"),
     "box-not-finite": Check("warning", "a box with NaN or infinity", DROPPED, drops=True),
-    "box-empty": Check("warning", "a side below one pixel, or negative", DROPPED, drops=True),
+    "box-empty": Check("warning", "a side that is negative or below one pixel", DROPPED, drops=True),
     "box-outside": Check("warning", "a box that lies entirely outside its image", DROPPED, drops=True),
     "box-clipped": Check("warning", "a box that reaches over the border of its image", "clipped to the image"),
-    "box-duplicate": Check("warning", "the same box of the same class once more in one image", DROPPED, drops=True),
-    "boxes-look-like-xyxy": Check("warning", "boxes (x, y, width, height) that only fit as corners", "read as width and height all the same"),
-    "boxes-not-normalised": Check("error", "YOLO boxes that look like pixels instead of fractions of the image", STOPS),
-    "segment": Check("warning", "a polygon or RLE that is malformed", "the segmentation is dropped, the box used"),
-    "segment-unmatched": Check("info", "objects without a mask in their image's SegmentationObject file", "kept without a segmentation"),
+    "box-duplicate": Check("warning", "the same box of the same class again in one image", DROPPED, drops=True),
+    "boxes-look-like-xyxy": Check("warning", "COCO boxes that only fit as corners", "read as x, y, width, height"),
+    "boxes-not-normalised": Check("error", "YOLO boxes that look like pixels, not fractions of the image", STOPS),
+    "segment": Check("warning", "a polygon, RLE or mask file that is malformed", "dropped; the box is used"),
+    "segment-unmatched": Check("info", "objects without a mask in a SegmentationObject file", "kept, without a mask"),
     "tags-empty": Check("info", "images that are tagged with no class", "taken as: none of the classes is there"),
     # writing
-    "format-cannot-hold": Check("warning", "something that the written format has no place for (convert only)", "said, with its count"),
-}  # fmt: skip
+    "format-cannot-hold": Check("warning", "what the written format has no place for (convert only)", "left out"),
+}
 
 
 class Report:
     """Collects findings while files are read.
 
-    Of each check the first ``limit`` findings are kept one by one, the rest as one that counts them (None: all are kept), so that a
-    large file with a systematic fault does not become a large list. ``bad_boxes="error"`` makes errors of the warnings that drop objects.
+    Of each check the first ``limit`` findings are kept one by one, the rest as one that counts them (None: all are
+    kept), so that a large file with a systematic fault does not become a large list. ``bad_boxes="error"`` makes errors
+    of the warnings that drop objects.
     """
 
     def __init__(self, *, bad_boxes: Literal["drop", "error"] = "drop", limit: int | None = 100) -> None:
@@ -129,17 +135,26 @@ class Report:
 
     def fatal(self, check: str, file: str | Path, object: str, message: str) -> DataError:
         """Record an error after which the file cannot be read on; returns what is to be raised."""
-        return DataError(str(self.add(check, file, object, message)))
+        finding = self.add(check, file, object, message)
+        return DataError(str(finding), finding)
 
     def add_rows(
         self, check: str, rows: Sequence[int], where: Callable[[int], tuple[str, str]], message: Callable[[int], str]
     ) -> None:
-        """One finding for each of ``rows``; ``where`` gives its file and object. Texts are only made for those that are kept."""
+        """One finding for each of ``rows``; texts are only made for those that are kept.
+
+        ``where`` gives the file and object of a row.
+        """
         shown = len(rows) if self._limit is None else min(len(rows), max(self._limit - self._seen.get(check, 0), 0))
         for row in rows[:shown]:
             self.add(check, *where(row), message(row))
         if len(rows) > shown:
             self.add(check, where(rows[shown])[0], "", "", count=len(rows) - shown)
+
+    def include(self, error: DataError) -> None:
+        """Record an error that was raised by something that has no report, if it is not recorded yet."""
+        if error.finding is not None and error.finding not in self._kept:
+            self._kept.append(error.finding)
 
     @property
     def findings(self) -> list[Finding]:

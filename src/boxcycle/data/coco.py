@@ -1,14 +1,13 @@
-"""COCO JSON: ``annotations/instances_{train,val}*.json`` beside ``images/``, Roboflow's ``{train,valid,test}/_annotations.coco.json``, or a file.
+"""COCO JSON: a file, ``annotations/instances_*.json`` beside ``images``, or Roboflow's ``_annotations.coco.json``.
 
-Boxes on disk are (x, y, width, height); category ids are any distinct integers, matched by name and kept. Two fields beside COCO's own
-are written and read: ``difficult`` of an annotation, and ``annotated`` and ``tags`` of an image, where they differ from the usual.
+Boxes on disk are (x, y, width, height); category ids are any distinct integers, matched by name and kept. Fields beside
+COCO's own are written where they say something, and read: ``difficult`` of an annotation, ``annotated`` and ``tags`` of
+an image.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boxcycle.data.check import Report
-from boxcycle.data.images import SPLIT_FOLDERS
+from boxcycle.data.check import Finding, Report
+from boxcycle.data.coco_objects import read_objects
+from boxcycle.data.images import SPLIT_FOLDERS, best_folder
 from boxcycle.data.index import Index
-from boxcycle.data.masks import extent, fault
 from boxcycle.data.numbers import decimals, integers
 from boxcycle.data.records import UNKNOWN, Records
 from boxcycle.data.text import read_text
 
 SPLIT_NAME = re.compile(r"(?:instances_|image_info_)?((train|val|valid|validation|test)(20\d\d)?)")
 PLAIN_NAMES = ("_annotations.coco", "annotations", "instances", "instances_default", "coco", "result")  # say no split
-ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def recognise(path: Path) -> bool:
@@ -72,7 +70,7 @@ def read(path: Path, split: str, report: Report) -> Records:
     _read_images(entries["images"], records, report)
     if not records.file_names:
         raise report.fatal("split-empty", file, "", "lists no images")
-    _read_annotations(entries["annotations"], categories, records, report)
+    read_objects(entries["annotations"], categories, records, report)
     return records
 
 
@@ -113,11 +111,8 @@ def _image_folder(file: Path, images: list[dict[str, Any]]) -> Path:
     full = file.stem.removeprefix("instances_").removeprefix("image_info_").partition(".")[0]
     names = dict.fromkeys([full, full.rstrip("0123456789"), _split_of(file)])
     candidates = [base / "images" / name for name in names] + [base / name for name in names]
-    candidates = [folder for folder in [*candidates, base / "images", base, file.parent] if folder.is_dir()]
-    sample = [
-        image["file_name"] for image in images[:: max(len(images) // 50, 1)] if isinstance(image.get("file_name"), str)
-    ]
-    return max(candidates, key=lambda folder: sum(os.path.isfile(folder / name.lstrip("/")) for name in sample))
+    listed = [image["file_name"] for image in images if isinstance(image.get("file_name"), str)]
+    return best_folder([*candidates, base / "images", base, file.parent], listed)
 
 
 def _read_categories(
@@ -184,144 +179,11 @@ def _lengths(values: list[Any]) -> NDArray[np.float64]:
     return read
 
 
-def _read_annotations(
-    annotations: list[dict[str, Any]], categories: dict[int, int], records: Records, report: Report
-) -> None:
-    """Fills the objects of ``records``; an annotation that refers to nothing or has no readable box becomes a finding."""
-    column = {
-        key: [annotation.get(key) for annotation in annotations] for key in ("id", "image_id", "category_id", "area")
-    }
-    ids, _ = integers(column["id"])
-    where = _Where(records.file, ids)
-    position = {image_id: i for i, image_id in reversed(list(enumerate(np.asarray(records.image_ids).tolist())))}
-    images = _looked_up(
-        column["image_id"], position, "annotation-image", "image_id {} is not among the images", where, report
-    )
-    labels = _looked_up(
-        column["category_id"], categories, "class-unknown", "category_id {} is not among the categories", where, report
-    )
-    flags = {key: _flags(annotations, key, where, report) for key in ("iscrowd", "difficult")}
-    sizes = np.asarray(records.image_sizes)[images] if len(images) else np.zeros((0, 2))
-    segmentations = _segmentations(annotations, sizes, where, report)
-    boxes, good = _boxes(annotations, segmentations, sizes, where, report)
-    rows = np.flatnonzero(good & (images >= 0) & (labels >= 0))
-    _look_like_xyxy(boxes[rows], sizes[rows], records, report)
-    records.box_images, records.labels, records.box_ids = images[rows], labels[rows], ids[rows]
-    records.numbers, records.areas = ids[rows], decimals(column["area"])[0][rows]
-    records.boxes = np.concatenate([boxes[rows, :2], boxes[rows, :2] + boxes[rows, 2:]], axis=1)
-    records.iscrowd, records.difficult = flags["iscrowd"][rows], flags["difficult"][rows]
-    records.segmentations = [segmentations[row] for row in rows]
+def write(index: Index, folder: Path, split: str) -> list[Finding]:
+    """Write ``annotations/instances_{split}.json``, numbers to six digits; images belong into ``images/{split}``.
 
-
-class _Where:
-    """File and object of a finding about an annotation, by its id, or by its place in the list if it has none."""
-
-    def __init__(self, file: Path, ids: NDArray[np.int64]) -> None:
-        self._file, self._ids = str(file), ids
-
-    def __call__(self, row: int) -> tuple[str, str]:
-        identity = int(self._ids[row])
-        return self._file, f"annotation {identity}" if identity != -1 else f"annotation number {row + 1}"
-
-
-def _looked_up(
-    values: list[Any], position: dict[int, int], check: str, says: str, where: _Where, report: Report
-) -> NDArray[np.int64]:
-    read, known = integers(values)
-    found = np.array([position.get(value, -1) for value in read.tolist()], dtype=np.int64)
-    found[~known] = -1
-    report.add_rows(check, np.flatnonzero(found < 0).tolist(), where, lambda row: says.format(repr(values[row])[:40]))
-    return found
-
-
-def _flags(annotations: list[dict[str, Any]], key: str, where: _Where, report: Report) -> NDArray[np.bool_]:
-    values = [annotation.get(key) or 0 for annotation in annotations]
-    read, known = integers([int(value) if isinstance(value, bool) else value for value in values])
-    bad = np.flatnonzero(~known | (read < 0) | (read > 1)).tolist()
-    report.add_rows("annotation", bad, where, lambda row: f"{key} must be 0 or 1; it is {repr(values[row])[:40]}")
-    return read == 1
-
-
-def _segmentations(
-    annotations: list[dict[str, Any]], sizes: NDArray[np.float64], where: _Where, report: Report
-) -> list[str]:
-    texts, faults = [""] * len(annotations), {}
-    known_sizes = sizes.tolist()
-    for row, annotation in enumerate(annotations):
-        value = annotation.get("segmentation")
-        if not value or value == [[]]:
-            continue
-        height, width = known_sizes[row]
-        if (
-            height != height
-            and isinstance(value, dict)
-            and isinstance(value.get("size"), list)
-            and len(value["size"]) == 2
-        ):
-            height, width = value["size"]  # the file does not give the image's size: its RLE does
-        wrong = fault(value, height, width)
-        if wrong:
-            faults[row] = wrong
-        else:
-            texts[row] = ENCODE(value)
-    report.add_rows("segment", list(faults), where, lambda row: f"{faults[row]}; the segmentation is dropped")
-    return texts
-
-
-def _boxes(
-    annotations: list[dict[str, Any]],
-    segmentations: list[str],
-    sizes: NDArray[np.float64],
-    where: _Where,
-    report: Report,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Boxes (x, y, width, height) [N, 4] as in the file, and which rows [N] have one."""
-    values = [annotation.get("bbox") for annotation in annotations]
-    good = np.array([type(value) is list and len(value) == 4 for value in values], dtype=bool)
-    boxes = np.full((len(values), 4), np.nan)
-    rows = np.flatnonzero(good)
-    numbers, known = decimals(list(itertools.chain.from_iterable(values[row] for row in rows)))
-    boxes[rows], good[rows] = numbers.reshape(-1, 4), known.reshape(-1, 4).all(1)
-    missing = [row for row in np.flatnonzero(~good).tolist() if values[row] in (None, [])]
-    wrong = sorted(set(np.flatnonzero(~good).tolist()) - set(missing))
-    report.add_rows(
-        "annotation", wrong, where, lambda row: f"bbox must be four numbers; it is {repr(values[row])[:60]}"
-    )
-    from_segment = [row for row in missing if segmentations[row]]
-    for row in from_segment:
-        left, top, right, bottom = extent(segmentations[row], *_whole(sizes[row], segmentations[row]))
-        boxes[row], good[row] = (left, top, right - left, bottom - top), True
-    report.add_rows(
-        "box-from-segment", from_segment, where, lambda row: "has no bbox; the extent of its segmentation is used"
-    )
-    without = sorted(set(missing) - set(from_segment))
-    report.add_rows("box-missing", without, where, lambda row: "has neither a bbox nor a segmentation; dropped")
-    return boxes, good
-
-
-def _whole(size: NDArray[np.float64], segmentation: str) -> tuple[int, int]:
-    if np.isfinite(size).all():
-        return int(size[0]), int(size[1])
-    value = json.loads(segmentation)
-    return tuple(value["size"]) if isinstance(value, dict) else (1, 1)  # polygons need no size
-
-
-def _look_like_xyxy(boxes: NDArray[np.float64], sizes: NDArray[np.float64], records: Records, report: Report) -> None:
-    """Warn if a fifth of the boxes leave their image, and nearly all of them would fit if they were corners."""
-    x, y, width, height = boxes.T
-    with np.errstate(invalid="ignore"):
-        leaving = (x + width > sizes[:, 1] + 1) | (y + height > sizes[:, 0] + 1)
-        fitting = (width > x) & (height > y) & (width <= sizes[:, 1] + 1) & (height <= sizes[:, 0] + 1)
-    if len(boxes) >= 3 and leaving.mean() > 0.2 and fitting.mean() > 0.95:
-        message = (
-            f"the boxes look like xyxy: {leaving.sum():,} of {len(boxes):,} leave their image when read as (x, y, width, height), and "
-            f"{fitting.sum():,} would fit as corners (x1, y1, x2, y2); COCO boxes are (x, y, width, height)"
-        )
-        report.add("boxes-look-like-xyxy", records.file, "", message, count=int(leaving.sum()))
-
-
-def write(index: Index, folder: Path, split: str) -> Path:
-    """Write ``annotations/instances_{split}.json``, numbers to six digits; images belong into ``images/{split}``."""
+    Returns what the format cannot hold: nothing.
+    """
     file = folder / "annotations" / f"instances_{split}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     ids = np.asarray(index.category_ids).tolist()
@@ -331,7 +193,7 @@ def write(index: Index, folder: Path, split: str) -> Path:
         "categories": [{"id": identity, "name": name} for identity, name in zip(ids, index.class_names, strict=True)],
     }
     file.write_text(json.dumps(data), encoding="utf-8")
-    return file
+    return []
 
 
 def _image_entry(index: Index, image: int) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""A plain folder of images that nobody annotated, and what every format needs of image files: which there are, and their sizes.
+"""A plain folder of images that nobody annotated, and what every format needs of image files: names, numbers, sizes.
 
-Sizes are those of the stored pixels: an EXIF rotation is not applied, here or when images are loaded, since boxes do not know of it.
+Sizes are those of the stored pixels: an EXIF rotation is not applied, here or when images are loaded, since boxes do
+not know of it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
 from boxcycle.data.check import Report
+from boxcycle.data.numbers import integer
 from boxcycle.data.records import Records
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -37,9 +39,9 @@ def read(path: Path, split: str, report: Report) -> Records:
     names = sorted(image.relative_to(folder).as_posix() for image in find_images(folder))
     if not names:
         raise report.fatal("split-empty", folder, "", "has no images")
-    records = Records(file=folder, root=folder)
-    for position, name in enumerate(names):
-        records.add_image(position + 1, name, annotated=False)
+    records = Records(file=folder, root=folder, sizes_given=False)
+    for name, image_id in zip(names, ids_from_names(names), strict=True):
+        records.add_image(image_id, name, annotated=False)
     return records
 
 
@@ -80,7 +82,7 @@ def no_pixel_limit() -> Iterator[None]:
 
 
 def name_fault(name: str) -> str | None:
-    """Why a file name (forward slashes) cannot be that of an image of the data set, as the end of a sentence; None if it can."""
+    """Why a file name (forward slashes) cannot be that of an image of the data set, as a sentence; None if it can."""
     if name in ("", "."):
         return "the image has no file name"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
@@ -88,3 +90,22 @@ def name_fault(name: str) -> str | None:
     if ".." in name.split("/") or "\0" in name:
         return f"'{name}' leads out of the folder of the images"
     return None
+
+
+def ids_from_names(names: Sequence[str]) -> list[int]:
+    """Image ids where a format has none: the digits of the names if they all differ, else 1..I in order of the
+    names.
+    """
+    stems = [os.path.splitext(name)[0] for name in names]
+    digits = [integer("".join(re.findall("[0-9]", stem))) for stem in stems]
+    if None not in digits and len(set(digits)) == len(digits):
+        return [number for number in digits if number is not None]
+    rank = {stem: position for position, stem in enumerate(sorted(names), start=1)}
+    return [rank[name] for name in names]
+
+
+def best_folder(candidates: Sequence[Path], names: Sequence[str]) -> Path:
+    """The existing folder, of several, that holds most of a sample of the files; the first of equals."""
+    folders = [folder for folder in candidates if folder.is_dir()]
+    sample = [name for name in names[:: max(len(names) // 50, 1)] if name_fault(name) is None]
+    return max(folders, key=lambda folder: sum(os.path.isfile(folder / name) for name in sample))

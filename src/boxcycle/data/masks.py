@@ -16,7 +16,8 @@ FARTHEST = 1e6  # pixels; a polygon beyond it is a fault, and would cost memory 
 def decode(segmentation: str, height: int, width: int) -> NDArray[np.bool_]:
     """The mask of a segmentation (JSON text: polygons, or compressed or plain RLE).
 
-    Shapes: returns [height, width], original frame. Raises :class:`DataError` if the text is no segmentation of an image of that size.
+    Shapes: returns [height, width], original frame. Raises :class:`DataError` if the text is no segmentation of an
+    image of that size.
     """
     from faster_coco_eval.core import mask as coco_mask
 
@@ -56,7 +57,8 @@ def extent(segmentation: str, height: int, width: int) -> tuple[float, float, fl
 
 
 def fault(value: Any, height: float, width: float) -> str | None:
-    """What is wrong with the parsed ``segmentation`` field of an object, as the end of a sentence; None if nothing is at first sight.
+    """What is wrong with the parsed ``segmentation`` field of an object, as the end of a sentence; None if nothing is
+    at first sight.
 
     The runs of a compressed RLE are only checked by :func:`decode`.
     """

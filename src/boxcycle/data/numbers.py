@@ -1,4 +1,6 @@
-"""Columns of numbers as people's files hold them: mostly numbers, sometimes texts of numbers, sometimes anything else."""
+"""Columns of numbers as people's files hold them: mostly numbers, sometimes texts of numbers, sometimes anything
+else.
+"""
 
 from __future__ import annotations
 

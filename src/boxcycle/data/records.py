@@ -1,7 +1,7 @@
 """What a reader found in one split, as it stands in the files: image by image, object by object, not judged yet.
 
-Readers only parse; what happens to a box outside its image or a class that nobody listed is decided once for all formats, in
-:mod:`boxcycle.data.build`.
+Readers only parse; what happens to a box outside its image or a class that nobody listed is decided once for all
+formats, in :mod:`boxcycle.data.build`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ UNKNOWN = float("nan")  # a size or an area that the file does not give
 class Records:
     """Columns of I images, N objects and T tags of one split; boxes xyxy in the original frame.
 
-    Lists and arrays serve alike: small formats append, COCO fills whole columns. ``labels`` and ``tags`` are 1..K and count in
-    ``class_names``; ``declared`` is False where no file lists the classes and they are those that occur.
+    Lists and arrays serve alike: small formats append, COCO fills whole columns. ``labels`` and ``tags`` are 1..K and
+    count in ``class_names``; ``declared`` is False where no file lists the classes and they are those that occur.
     """
 
     file: Path  # named in findings about objects, where ``image_files`` does not name a nearer one

@@ -8,7 +8,9 @@ from boxcycle.data.check import Report
 
 
 def read_text(file: Path, report: Report, *, empty: bool = False) -> str:
-    """The content of a UTF-8 file. Raises ``DataError`` (recorded in ``report``) if it cannot be read, or has none and ``empty`` is False."""
+    """The content of a UTF-8 file. Raises ``DataError`` (recorded in ``report``) if it cannot be read, or has none
+    and ``empty`` is False.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,19 +1,19 @@
-"""PASCAL VOC folders: one XML file an image, lists of the splits in ``ImageSets/Main``, object masks as PNG files where there are any.
+"""PASCAL VOC folders: one XML file an image, lists of the splits in ``ImageSets/Main``, object masks as PNG files where
+there are any.
 
-The classes are those of ``classes.txt`` if it is there (with ``category_ids.txt``, an addition of ours, where they are not 1..K), else
-the sorted names of all objects of all splits.
+The classes are those of ``classes.txt`` if it is there (with ``category_ids.txt``, an addition of ours, where they are
+not 1..K), else the sorted names of all objects of all splits.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from boxcycle.data.check import DataError, Finding, Report
-from boxcycle.data.images import SPLIT_FOLDERS, images_in, name_fault, subfolders
+from boxcycle.data.check import Finding, Report
+from boxcycle.data.images import SPLIT_FOLDERS, ids_from_names, images_in, name_fault, subfolders
 from boxcycle.data.index import Index
 from boxcycle.data.numbers import integer
 from boxcycle.data.records import Records
@@ -23,7 +23,9 @@ from boxcycle.data.voc_xml import VocImage, parse, to_xml
 
 
 class Place(NamedTuple):
-    """Where one split lies: the folders of its images and XML files, and the list of its images (None: all that are there)."""
+    """Where one split lies: the folders of its images and XML files, and the list of its images (None: all that are
+    there).
+    """
 
     base: Path
     images: Path
@@ -65,9 +67,8 @@ def _base(path: Path) -> Path:
     around = [folder for folder in (path, path / "VOCdevkit") if folder.is_dir()]
     years = [folder for parent in around for folder in subfolders(parent) if _is_base(folder)]
     if len(years) > 1:
-        raise DataError(
-            f"{path} holds several VOC data sets ({', '.join(year.name for year in years)}); give the folder of one"
-        )
+        message = f"holds several VOC data sets ({', '.join(year.name for year in years)}); give the folder of one"
+        raise Report().fatal("format-unknown", path, "", message)
     return years[0] if years else path
 
 
@@ -92,7 +93,9 @@ def _is_class_list(file: Path) -> bool:
 
 
 def read(path: Path, split: str, report: Report, *, class_names: Sequence[str] | None = None) -> Records:
-    """The split's images and objects; ``class_names`` spare the look into the other splits where no file lists the classes."""
+    """The split's images and objects; ``class_names`` spare the look into the other splits where no file lists the
+    classes.
+    """
     all_places = places(path)
     place = all_places[split]
     stems = _stems(place, report)
@@ -149,7 +152,9 @@ def _names(parsed: dict[str, VocImage | None]) -> set[str]:
 
 
 def _names_elsewhere(places: Iterable[Place], done: set[Path]) -> set[str]:
-    """The names in the XML files of the places but those ``done``; what is wrong with them is for their own split to say."""
+    """The names in the XML files of the places but those ``done``; what is wrong with them is for their own split to
+    say.
+    """
     files = {_xml(place, stem) for place in places for stem in _stems(place, Report())} - done
     return _names({str(file): parse(file, Report()) for file in files if file.exists()})
 
@@ -180,15 +185,10 @@ def _read_images(
 
 
 def _image_ids(stems: list[str], parsed: dict[str, VocImage | None]) -> list[int]:
-    """The ``image_id`` elements if every file has its own, else the digits of the names if they differ, else 1..I in order of the names."""
+    """The ``image_id`` elements if every file has its own, else numbers from the names."""
     images = [parsed.get(stem) for stem in stems]
-    written = [image.image_id if image else None for image in images]
-    digits = [integer("".join(re.findall(r"[0-9]", stem))) for stem in stems]
-    for ids in (written, digits):
-        if None not in ids and len(set(ids)) == len(ids):
-            return [identity for identity in ids if identity is not None]
-    rank = {stem: position for position, stem in enumerate(sorted(stems), start=1)}
-    return [rank[stem] for stem in stems]
+    written = [image.image_id for image in images if image is not None and image.image_id is not None]
+    return written if len(set(written)) == len(stems) else ids_from_names(stems)
 
 
 def _of_known_classes(image: VocImage, label: dict[str, int], file: Path, report: Report) -> VocImage:
@@ -206,7 +206,9 @@ def _of_known_classes(image: VocImage, label: dict[str, int], file: Path, report
 def _with_masks(
     image: VocImage, place: Place, stem: str, label: dict[str, int] | None, report: Report
 ) -> tuple[VocImage, int]:
-    """The image with the masks of its PNG file where the XML has no segmentation itself, and how many objects the file leaves without."""
+    """The image with the masks of its PNG file where the XML has no segmentation itself, and how many objects the
+    file leaves without.
+    """
     objects = image.objects
     if not objects or all(item.segmentation for item in objects):
         return image, 0
@@ -243,7 +245,9 @@ def _add(records: Records, image: VocImage, file: Path, label: dict[str, int]) -
 
 
 def write(index: Index, folder: Path, split: str) -> list[Finding]:
-    """Write XML files, mask files and the lists; images belong into ``JPEGImages``. Returns what the format cannot hold."""
+    """Write XML files, mask files and the lists; images belong into ``JPEGImages``. Returns what the format cannot
+    hold.
+    """
     listed = folder / "ImageSets" / "Main" / f"{split}.txt"
     stems = [name.rpartition(".")[0] or name for name in index.file_names]
     hidden = 0

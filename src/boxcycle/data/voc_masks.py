@@ -1,4 +1,6 @@
-"""VOC's object masks: ``SegmentationObject/*.png`` numbers the objects of an image from 1, 255 is void; ``SegmentationClass`` their classes."""
+"""VOC's object masks: ``SegmentationObject/*.png`` numbers the objects of an image from 1, 255 is void;
+``SegmentationClass`` their classes.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,10 @@ def object_masks(
 ) -> list[str] | None:
     """The RLE of each object of an image ("" for one without a visible pixel), or None if the image has no mask file.
 
-    VOC numbers masks in the order of the XML's objects. Files made by converters often do not, so the order is only believed if it fits
-    the boxes about as well as the best assignment does; ``labels``, where classes are numbered as in ``classes.txt``, narrow that down.
-    Shapes: boxes [N, 4] xyxy, original frame. Raises ``ValueError`` or ``OSError`` if a file is no picture of numbers.
+    VOC numbers masks in the order of the XML's objects. Files made by converters often do not, so the order is only
+    believed if it fits the boxes about as well as the best assignment does; ``labels``, where classes are numbered as
+    in ``classes.txt``, narrow that down. Shapes: boxes [N, 4] xyxy, original frame. Raises ``ValueError`` or
+    ``OSError`` if a file is no picture of numbers.
     """
     file = base / "SegmentationObject" / f"{stem}.png"
     if not file.is_file():
@@ -91,7 +94,9 @@ def _greedy(fits: NDArray[np.float64]) -> list[tuple[int, int]]:
 def write_masks(
     base: Path, stem: str, segmentations: Sequence[str], labels: Sequence[int], size: tuple[int, int]
 ) -> int:
-    """Write both PNG files of an image; returns how many objects have pixels that a later one covers, or no number left below 255."""
+    """Write both PNG files of an image; returns how many objects have pixels that a later one covers, or no number
+    left below 255.
+    """
     numbers, classes = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
     hidden: set[int] = set()
     for number, (text, label) in enumerate(zip(segmentations, labels, strict=True), start=1):
@@ -113,7 +118,9 @@ def write_masks(
 
 
 def _palette() -> list[int]:
-    """256 colours that differ most between neighbouring numbers: the bits of the number dealt to the high bits of red, green, blue."""
+    """256 colours that differ most between neighbouring numbers: the bits of the number dealt to the high bits of
+    red, green, blue.
+    """
     numbers = np.arange(256)
     bits = (numbers[:, None] >> np.arange(8)) & 1  # [256, 8]
     colours = np.zeros((256, 3), dtype=np.int64)

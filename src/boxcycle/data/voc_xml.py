@@ -1,15 +1,15 @@
 """One VOC annotation file: what it says about its image, and how it is written.
 
-Corners on disk are 1-based and inclusive; here, boxes are half-open, (xmin - 1, ymin - 1, xmax, ymax). Elements beside VOC's own are
-written where they say something, and read, so that nothing is lost on the way through VOC: ``image_id``, ``annotated`` and ``tags`` of an
-annotation; ``id``, ``iscrowd``, ``area`` and ``segmentation`` (COCO JSON) of an object.
+Corners on disk are 1-based and inclusive; here, boxes are half-open, (xmin - 1, ymin - 1, xmax, ymax). Elements beside
+VOC's own are written where they say something, and read, so that nothing is lost on the way through VOC: ``image_id``,
+``annotated`` and ``tags`` of an annotation; ``id``, ``iscrowd``, ``area`` and ``segmentation`` (COCO JSON) of an
+object.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -23,7 +23,9 @@ from boxcycle.data.records import UNKNOWN
 
 
 class VocObject(NamedTuple):
-    """One ``<object>``: its place in the file from 1, class name, box xyxy, original frame; absent numbers are -1 or NaN."""
+    """One ``<object>``: its place in the file from 1, class name, box xyxy, original frame; absent numbers are -1 or
+    NaN.
+    """
 
     number: int
     name: str
