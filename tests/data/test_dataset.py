@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from boxcycle.data.check import DataError
 from PIL import Image
 from torchvision import tv_tensors
 
+from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset, SampleKey, read_image
 from boxcycle.data.index import Index, Strings
 from boxcycle.data.transforms import ResizeConfig, Transform, make_transform

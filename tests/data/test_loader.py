@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from boxcycle.data.check import DataError
 
+from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.loader import Batch, ImageStream, make_loader
