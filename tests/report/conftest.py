@@ -24,7 +24,7 @@ BOXES = (  # of each image: label and box
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    """Four images of different shapes with six boxes, the last one difficult, of two classes whose names need escaping."""
+    """Four images with six boxes, the last one difficult, of two classes whose names need escaping."""
     images = tmp_path / "images"
     images.mkdir()
     rng = np.random.default_rng(0)
