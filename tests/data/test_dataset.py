@@ -176,6 +176,14 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "float.tif")
 
 
+def test_huge_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file may claim any size, and would take all memory."""
+    file = save(tmp_path / "huge.png", np.zeros((4000, 1001), dtype=np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
+    with pytest.raises(DataError, match=r"huge\.png has more than 4 megapixels"):
+        read_image(file)
+
+
 def test_size_other_than_annotated_is_refused(make_index: Callable[..., Index]) -> None:
     """Boxes of another size would be silently wrong."""
     index = replace(make_index(BOXES), image_sizes=np.array([[60, 40]] * 3, dtype=np.int32))

@@ -20,16 +20,9 @@ from boxcycle.data.index import Index
 from boxcycle.data.transforms import PER_BOX, Transform
 from boxcycle.types import Target
 
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-)  # what Pillow raises on bad files
-AUGMENT = (
-    0x9E3779B9  # parts the seed of the augmentation from that of the losses: equal seeds would give correlated draws
-)
+UNREADABLE = (OSError, SyntaxError, ValueError, struct.error)  # what Pillow raises on bad files
+# Parts the seed of the augmentation from that of the losses: from equal seeds they would draw correlated numbers.
+AUGMENT = 0x9E3779B9
 
 
 class SampleKey(NamedTuple):
@@ -148,6 +141,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.array(opaque.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"image file {path} does not exist") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # Pillow warns of half as many
+        raise DataError(f"image file {path} has more than {limit:.0f} megapixels; cut it into tiles") from None
     except UNREADABLE as error:
         raise DataError(f"image file {path} cannot be read: {error}") from None
 
