@@ -6,7 +6,7 @@ one. The rules:
 * Keys are dotted (``fit.steps``). Later values win: the models' defaults, the file, the overrides from left to right.
 * A section that has a key ``path`` takes a bare value as its path: ``data=photos`` is ``data.path=photos``.
 * Values are YAML with the scalars of version 1.2: ``5e-4`` is a number, ``no`` is the text "no". What is no YAML
-  (``*.jpg``) is text.
+  (``*.jpg``) is text, ``~/`` is the home folder, and a list may be written without brackets: ``100,200``.
 * An unknown key, a key given twice in a file and a value of the wrong kind are a :class:`ConfigError` of one sentence.
 """
 
@@ -16,7 +16,7 @@ import os
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from types import NoneType
@@ -58,7 +58,7 @@ class _Given:
         return self.text is not None and isinstance(self.value, int | float) and not isinstance(self.value, bool)
 
     def as_text(self) -> _Given:
-        return _Given(self.name, self.text, self.origin, self.text)
+        return replace(self, value=self.text)
 
 
 def load_config(model: type[T], *, file: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -72,9 +72,12 @@ def load_config(model: type[T], *, file: Path | None = None, overrides: Sequence
         file = next((Path(text) for name, text in reversed(typed) if name == "config"), file)
         typed = [(name, text) for name, text in typed if name != "config"]
     keys = {key.name: key for key in config_keys(model)}
-    given = list(_from_file(keys, file)) if file else []
+    given: dict[str, _Given] = {}
+    for item in _from_file(keys, file) if file else ():
+        _put(given, item)
     for name, text in typed:
-        given += _leaves(keys, _Given(name, _read_value(text), text=text))
+        for item in _leaves(keys, _Given(name, _read_value(text), text=text)):
+            _put(given, item)
     return _validate(model, keys, given)
 
 
@@ -156,58 +159,60 @@ def _leaves(keys: Mapping[str, Key], given: _Given) -> Iterator[_Given]:
         for key, part in value.items():
             yield from _leaves(keys, _Given(f"{name}.{key}", part, given.origin))
     elif keys[name].section and f"{name}.path" in keys and not isinstance(value, Mapping | None):
-        yield from _leaves(keys, _Given(f"{name}.path", value, given.origin, given.text))
+        yield from _leaves(keys, replace(given, name=f"{name}.path"))
+    elif keys[name].kind.startswith("list of") and not isinstance(value, list | None):
+        yield replace(given, value=(given.text or str(value)).split(","))
+    elif isinstance(value, str) and value.startswith("~/"):
+        yield replace(given, value=os.path.expanduser(value))
     else:
         yield given
 
 
-def _validate(model: type[T], keys: Mapping[str, Key], given: Sequence[_Given]) -> T:
-    latest = {value.name: value for value in given}
+def _put(given: dict[str, _Given], item: _Given) -> None:
+    """The later wins, between ``extra=null`` and ``extra.amount=2`` too."""
+    for name in [name for name in given if f"{name}.".startswith(f"{item.name}.") or item.name.startswith(f"{name}.")]:
+        del given[name]
+    given[item.name] = item
+
+
+def _validate(model: type[T], keys: Mapping[str, Key], given: Mapping[str, _Given]) -> T:
     try:
-        return model.model_validate(_tree(model, given))
+        return model.model_validate(_filled(model, {item.name: item.value for item in given.values()}))
     except ValidationError as error:
         problems = error.errors(include_url=False)
     # A folder called 2007 was read as a number; where the model wants a text, it is given what was typed.
     textual = [problem["loc"] for problem in problems if problem["type"] in ("string_type", "path_type")]
-    mistaken = {".".join(map(str, location)) for location in textual} & {item.name for item in given if item.is_number}
+    mistaken = {".".join(map(str, place)) for place in textual} & {
+        item.name for item in given.values() if item.is_number
+    }
     if mistaken:
-        return _validate(model, keys, [item.as_text() if item.name in mistaken else item for item in given])
+        return _validate(model, keys, {n: item.as_text() if n in mistaken else item for n, item in given.items()})
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise ConfigError(_sentence(problems[0], keys, latest) + more)
+    raise ConfigError(_sentence(problems[0], keys, given) + more)
 
 
-def _tree(model: type[BaseModel], given: Sequence[_Given]) -> dict[str, Any]:
-    """Nested values for pydantic: the defaults that a model sets for its sections, and over them what was given."""
-    tree = _section_defaults(model)
-    for item in given:
-        *parents, last = item.name.split(".")
-        node = tree
-        for parent in parents:
-            if not isinstance(node.get(parent), dict):
-                node[parent] = {}
-            node = node[parent]
-        node[last] = os.path.expanduser(item.value) if str(item.value).startswith("~/") else item.value
-    return tree
+def _filled(model: type[BaseModel], given: Mapping[str, Any], default: BaseModel | None = None) -> dict[str, Any]:
+    """Nested values for pydantic: the defaults of every section that was touched, and over them what was given.
 
-
-def _section_defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """What ``fit: FitConfig = FitConfig(steps=500)`` says about ``fit``.
-
-    pydantic would forget it as soon as another key of ``fit`` is given.
+    Without the former, pydantic would forget the 500 of ``fit: FitConfig = FitConfig(steps=500)`` when ``fit.lr`` is given.
     """
-    tree = {}
+    tree = default.model_dump() if default else {}
     for name, field in model.model_fields.items():
-        section, default = _section(field.annotation), _default(field)
-        if section and isinstance(default, section):
-            tree[name] = _section_defaults(section) | default.model_dump(exclude_unset=True)
+        inner = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{name}.")}
+        section = _section(field.annotation)
+        if section and inner:
+            base = getattr(default, name) if default else _default(field)
+            tree[name] = _filled(section, inner, base if isinstance(base, section) else None)
+        elif name in given:
+            tree[name] = given[name]
     return tree
 
 
-def _sentence(problem: Any, keys: Mapping[str, Key], latest: Mapping[str, _Given]) -> str:
+def _sentence(problem: Any, keys: Mapping[str, Key], given: Mapping[str, _Given]) -> str:
     location = [str(part) for part in problem["loc"]]
     names = [".".join(location[:length]) for length in range(len(location), 0, -1)]
     name = next((name for name in names if name in keys), names[0] if names else "the configuration")
-    origin = next((latest[name].origin for name in names if name in latest), "")
+    origin = next((given[name].origin for name in names if name in given), "")
     if problem["type"] == "missing":
         return f"'{name}' is required: give {name}=..."
     if problem["type"] == "value_error":
