@@ -14,7 +14,8 @@ from torchvision import tv_tensors
 from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset, SampleKey, read_image
 from boxcycle.data.index import Index, Strings
-from boxcycle.data.transforms import ResizeConfig, Transform, make_transform
+from boxcycle.data.read import read_split
+from boxcycle.data.transforms import PRESETS, ResizeConfig, Transform, make_transform
 from boxcycle.types import check_target
 
 BOXES = [[(1, 2, 20, 30, 1), (5, 5, 25, 25, 3)], [], [(0, 0, 60, 40, 2)]]
@@ -117,11 +118,14 @@ def test_masks_only_when_asked_for(make_index: Callable[..., Index]) -> None:
     assert "masks" not in DetectionDataset(make_index(BOXES), masks=True)[0][1]
 
 
-def test_missing_segmentation_is_named(make_index: Callable[..., Index]) -> None:
+def test_object_without_segmentation_has_its_box_as_mask(make_index: Callable[..., Index]) -> None:
     polygon = json.dumps([[1, 2, 20, 2, 20, 30]])
     index = make_index(BOXES, segmentations=[polygon, "", polygon])
-    with pytest.raises(DataError, match=r"0000\.png: annotation 2 has no segmentation"):
-        DetectionDataset(index, masks=True)[0]
+    masks = DetectionDataset(index, masks=True)[0][1]["masks"]
+    expected = torch.zeros(40, 60, dtype=torch.bool)
+    expected[5:25, 5:25] = True
+    assert torch.equal(masks[1], expected)
+    assert not torch.equal(masks[0], expected)
 
 
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
@@ -211,3 +215,19 @@ def test_names_beyond_ascii(make_index: Callable[..., Index], tmp_path: Path) ->
     index = make_index([[]])
     (tmp_path / "0000.png").rename(tmp_path / "ä ö.png")
     assert DetectionDataset(replace(index, file_names=Strings(["ä ö.png"])))[0][0].shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize(("name", "masks"), [("bccd", False), ("coco-mini", True)])
+def test_real_sets_give_valid_targets(shared_data: Path, name: str, masks: bool) -> None:
+    """Every sample passes the check of targets; masks lie in their boxes (rounded by a pixel), also when mirrored."""
+    index = read_split(shared_data / name, "train")
+    dataset = DetectionDataset(index, make_transform(PRESETS["tiny"], train=True), masks=masks)
+    for image_number in range(0, len(dataset), 4):
+        image, target = dataset[image_number]
+        check_target(target, (image.shape[1], image.shape[2]), index.num_classes)
+        for mask, box in zip(target.get("masks", ()), target["boxes"], strict=False):
+            rows, columns = mask.nonzero().unbind(1)
+            if len(rows):
+                found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+                assert (found[:2] >= box[:2] - 2).all()
+                assert (found[2:] <= box[2:] + 2).all()

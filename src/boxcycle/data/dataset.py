@@ -37,8 +37,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     A sample depends on its key alone: not on the order of calls, the process or torch's global random state. A plain
     ``int`` stands for ``SampleKey(image, seed=image)``. ``masks`` adds ``masks`` [N, H, W] where the index has
-    segmentations. ``cache`` keeps what the fixed part of the transform gave (uint8) in memory, for small sets and many
-    epochs; samples are the same with and without.
+    segmentations; an object without one has its box as its mask. ``cache`` keeps what the fixed part of the transform
+    gave (uint8) in memory, for small sets and many epochs; samples are the same with and without.
 
     Raises :class:`DataError`, naming the file, for an image that cannot be read or whose size is not the index's.
     """
@@ -116,10 +116,11 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         masks = np.zeros((rows.stop - rows.start, height, width), dtype=bool)
         for mask, row in zip(masks, range(rows.start, rows.stop), strict=True):
             segmentation = self.index.segmentations[row]
-            if not segmentation:
-                path, annotation = self.index.image_path(image_number), self.index.box_ids[row]
-                raise DataError(f"{path}: annotation {annotation} has no segmentation, but masks are asked for")
-            mask[:] = decode(segmentation, height, width)
+            if segmentation:
+                mask[:] = decode(segmentation, height, width)
+            else:
+                x1, y1, x2, y2 = np.round(self.index.boxes[row]).astype(int)
+                mask[y1:y2, x1:x2] = True
         return torch.from_numpy(masks)
 
 
