@@ -81,15 +81,15 @@ def _choose_classes(
         strange = [name for name in keep if name not in known and (records.declared or name not in (wanted or ()))]
         if strange:
             raise report.fatal(
-                "class-unknown", records.file, "", f"has no class {_listed(strange)}; it has {_listed(known)}"
+                "class-unknown", records.file, "", f"has no class {listed(strange)}; it has {listed(known)}"
             )
     names = known if keep is None else list(keep)
     if wanted is not None:
         missing = [name for name in wanted if name not in names] if records.declared else []
         extra = [name for name in names if name not in wanted]
         if missing or extra:
-            parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(extra)} besides"] * bool(extra)
-            says = f"its classes are not those that it is to go with ({_listed(wanted)}): it {' and '.join(parts)}"
+            parts = [f"lacks {listed(missing)}"] * bool(missing) + [f"has {listed(extra)} besides"] * bool(extra)
+            says = f"its classes are not those that it is to go with ({listed(wanted)}): it {' and '.join(parts)}"
             report.add("class-list-differs", records.file, "", says)
         else:
             names = list(wanted)
@@ -106,7 +106,7 @@ def _check_class_list(records: Records, report: Report, names: list[str]) -> Non
         raise report.fatal("class-list", records.file, "", f"class {names.index('') + 1} has no name")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise report.fatal("class-list", records.file, "", f"lists the class {_listed(twice)} more than once")
+        raise report.fatal("class-list", records.file, "", f"lists the class {listed(twice)} more than once")
 
 
 def _judge_images(records: Records, report: Report) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -238,6 +238,7 @@ def _tags(
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs[:, 1]
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names in quotes for a sentence, the first few of many."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "") if names else "none"

@@ -44,6 +44,7 @@ class Check(NamedTuple):
     meaning: str
     effect: str
     drops: bool = False  # the object it names is not used
+    by_doctor: bool = False  # only the doctor looks for it: it costs reading every image
 
 
 STOPS = "reading stops"
@@ -61,28 +62,28 @@ CHECKS: dict[str, Check] = {
     "syntax": Check("error", "not valid JSON, XML, YAML or CSV", STOPS),
     "xml-doctype": Check("error", "XML that declares a document type or entities", STOPS),
     "structure": Check("error", "valid syntax, but not the lists and fields of the format", STOPS),
-    "split-overlap": Check("warning", "the same picture in two of train, val and test (doctor only)", KEPT),
+    "split-overlap": Check("warning", "the same picture in two of train, val and test", KEPT, by_doctor=True),
     # classes
     "class-list": Check("error", "a list of classes that is missing or does not hold distinct names and ids", STOPS),
     "class-list-differs": Check("error", "two splits have different classes", STOPS),
     "class-unknown": Check("error", "an object or tag of a class that the list of classes lacks", STOPS),
     "class-unused": Check("info", "a category without objects that only heads all others", "left out of the classes"),
     "class-left-out": Check("info", "objects or tags of classes that `keep_classes` leaves out", DROPPED, drops=True),
-    "class-without-boxes": Check("info", "a class that no box of the split has (doctor only)", KEPT),
+    "class-without-boxes": Check("info", "a class that no box of the split has", KEPT, by_doctor=True),
     # images
     "image-id": Check("error", "an image id that is not an integer, or is there twice", STOPS),
     "image-name": Check("error", "a file name that is missing, absolute, climbs with `..`, or is there twice", STOPS),
     "image-missing": Check("error", "an image file does not exist", STOPS),
-    "image-unreadable": Check("error", "a truncated image, or none (full decoding: doctor only)", STOPS),
+    "image-unreadable": Check("error", "an image file that is truncated, or no image", STOPS),
     "image-size": Check("error", "width or height is not a positive whole number", STOPS),
-    "image-size-differs": Check("error", "the file's size is not the annotated one (doctor, and when loaded)", STOPS),
+    "image-size-differs": Check("error", "a size other than the annotated one", STOPS, by_doctor=True),
     "image-size-missing": Check("info", "annotations that do not give the image's size", "read from the image file"),
     "image-not-annotated": Check("warning", "an image without an annotation file", "kept as not annotated"),
     "labels-missing": Check("info", "some images without a label file (YOLO)", "taken as images without objects"),
     "image-without-objects": Check("info", "images that are annotated as empty", KEPT),
-    "image-rotated": Check("warning", "an EXIF rotation (doctor only)", "loaded as stored, without the rotation"),
-    "image-huge": Check("warning", "more than 100 megapixels (doctor only)", "kept; the doctor does not decode it"),
-    "image-duplicate": Check("info", "two files of a split with the same content (doctor only)", KEPT),
+    "image-rotated": Check("warning", "an EXIF rotation", "loaded as stored, without the rotation", by_doctor=True),
+    "image-huge": Check("warning", "more than 100 megapixels", "kept; the doctor does not decode it", by_doctor=True),
+    "image-duplicate": Check("info", "two files of a split with the same content", KEPT, by_doctor=True),
     # objects
     "annotation": Check("error", "an annotation whose fields have the wrong type or length", STOPS),
     "annotation-image": Check("error", "an annotation of an image that is not in the list", STOPS),
@@ -100,7 +101,7 @@ CHECKS: dict[str, Check] = {
     "segment-unmatched": Check("info", "objects without a mask in a SegmentationObject file", "kept, without a mask"),
     "tags-empty": Check("info", "images that are tagged with no class", "taken as: none of the classes is there"),
     # writing
-    "format-cannot-hold": Check("warning", "what the written format has no place for (convert only)", "left out"),
+    "format-cannot-hold": Check("warning", "what the written format has no place for", "left out"),
 }
 
 

@@ -125,7 +125,7 @@ def _read_categories(
         if not isinstance(name, str) or not known[position]:
             message = f"needs an integer id and a name; it has {categories[position].get('id')!r} and {name!r}"
             raise report.fatal("class-list", records.file, f"category {position + 1}", message)
-    if len(set(ids.tolist())) < len(ids) or not len(ids):
+    if len(set(ids.tolist())) < len(ids) or (annotations and not len(ids)):
         says = "two categories have the same id" if len(ids) else "lists no categories"
         raise report.fatal("class-list", records.file, "", says)
     used = set(integers([annotation.get("category_id") for annotation in annotations])[0].tolist())
