@@ -23,6 +23,7 @@ from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.models.faster_rcnn import FasterRCNNConfig
+from boxcycle.report.run import write_run_report
 
 
 class TrainConfig(BaseModel):
@@ -97,11 +98,14 @@ class Experiment:
         return predictions, coco_metrics(self.val_index, predictions)
 
     def finish(self, model: nn.Module) -> CocoMetrics:
-        """Evaluate the best weights, and keep predictions and figures."""
+        """Evaluate the best weights, and keep predictions, figures and the report."""
         model.load_state_dict(load_weights(self.folder / "checkpoints" / "best.safetensors").tensors)
         predictions, metrics = self.evaluate(model)
         write_predictions(self.folder / "predictions.json", self.val_index, predictions)
-        (self.folder / "eval.json").write_text(json.dumps(metrics_record(metrics), indent=2) + "\n")
+        (self.folder / "eval.json").write_text(json.dumps(metrics_record(metrics), indent=2) + "\n", encoding="utf-8")
+        report = write_run_report(self.folder, self.val_index, title=f"{self.method} on {self.config.data.path.name}")
+        summary = metrics.summary
+        print(f"AP {summary['AP']:.1f}, AP50 {summary['AP50']:.1f} on '{self.config.data.val}'; report: {report}")
         return metrics
 
     def metadata(self) -> dict[str, str]:
