@@ -59,7 +59,8 @@ def judge_boxes(
 
 
 def _sides(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return boxes[:, 2:] - boxes[:, :2]
+    with np.errstate(invalid="ignore"):  # infinity minus infinity, of boxes that are not used
+        return boxes[:, 2:] - boxes[:, :2]
 
 
 def _repeated(

@@ -170,9 +170,8 @@ class Report:
         errors = [finding for finding in self.findings if finding.severity == "error"]
         if errors:
             more = sum(finding.count for finding in errors[1:])
-            raise DataError(
-                f"{errors[0]}{f' (and {more:,} more errors; `boxcycle doctor` lists them)' if more else ''}"
-            )
+            others = f" (and {more:,} more errors; `boxcycle doctor` lists them)" if more else ""
+            raise DataError(f"{errors[0]}{others}", errors[0])
 
 
 def count_dropped(findings: Iterable[Finding]) -> int:
