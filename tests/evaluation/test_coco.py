@@ -117,7 +117,9 @@ def test_difficult_boxes_take_any_number_of_detections_when_ignored(make_index, 
     index = make_index([[(1, [0, 0, 40, 40]), (1, [50, 50, 90, 90])]], num_classes=1, difficult=[0])
     on_difficult = [(1, 0.9, [0, 0, 40, 40]), (1, 0.8, [0, 0, 40, 39])]
     predictions = make_predictions(index, [[*on_difficult, (1, 0.7, [50, 50, 90, 90])]])
-    assert coco_metrics(index, predictions, difficult=difficult).summary["AP50"] == pytest.approx(expected)
+    metrics = coco_metrics(index, predictions, difficult=difficult)
+    assert metrics.summary["AP50"] == pytest.approx(expected)
+    assert metrics.per_class[0].boxes == (1 if difficult == "ignore" else 2)
 
 
 def test_a_small_detection_inside_a_large_difficult_box_is_wrong(make_index, make_predictions):

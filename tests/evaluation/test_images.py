@@ -48,6 +48,13 @@ def test_best_score_has_the_best_f1_of_all(draw_case):
     assert f1(found) == pytest.approx(max(f1(score) for score in np.linspace(0, 1, 101)))
 
 
+def test_detections_of_one_score_are_shown_together(make_index, make_predictions):
+    index = make_index([[(1, [0, 0, 10, 10]), (1, [50, 50, 60, 60])]])
+    elsewhere = [(1, 0.9, [20, 20, 30, 30]), (1, 0.9, [80, 80, 90, 90])]
+    predictions = make_predictions(index, [[(1, 0.9, [0, 0, 10, 10]), *elsewhere, (1, 0.8, [50, 50, 60, 60])]])
+    assert best_min_score(index, predictions) == pytest.approx(0.8)  # F1 at 0.9 is 2/5, not the 2/3 of the first alone
+
+
 def test_best_score_where_nothing_is_right(make_index, make_predictions):
     index = make_index([[(1, [0, 0, 10, 10])], []])
     assert best_min_score(index, make_predictions(index, [[], []])) == 0.5

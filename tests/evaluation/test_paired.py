@@ -44,8 +44,10 @@ def test_p_value_counts_sign_patterns():
 
 
 def test_equal_sums_in_another_order_count_as_equal():
-    assert paired_difference([0.1, 0.2, 0.3], [0, 0, 0]).p_value == 2 / 8
-    assert paired_difference([0.3, -0.1, -0.2], [0, 0, 0]).p_value == 1
+    tenths = [1, 2, -3, 7, 4, -6]
+    patterns = itertools.product([-1, 1], repeat=6)
+    expected = np.mean([abs(np.dot(signs, tenths)) >= abs(sum(tenths)) for signs in patterns])
+    assert paired_difference([tenth / 10 for tenth in tenths], [0] * 6).p_value == expected
 
 
 def test_swapping_methods_turns_the_sign():

@@ -55,6 +55,12 @@ def test_reduced_images_take_their_boxes_along():
     assert painted(picture) == frame(50, 50, 150, 100, 2)
 
 
+def test_width_and_height_have_factors_of_their_own_after_rounding():
+    picture = draw_marks(grey(25, 1000), marks([0, 0, 1000, 18]), longest=100)
+    assert picture.size == (100, 2)
+    assert painted(picture) == frame(0, 0, 100, 1, 2)  # 18 * 2 / 25, where 18 * 100 / 1000 would round to 2
+
+
 def test_a_picture_that_will_be_shown_smaller_has_thicker_lines():
     picture = draw_marks(grey(400, 1000), marks([100, 100, 300, 200]), longest=1000, shown=250)
     assert painted(picture) == frame(100, 100, 300, 200, 8)
