@@ -43,21 +43,22 @@ class FasterRCNNConfig(BaseModel):
     )
     rpn_nms_iou: float = Field(0.7, gt=0, le=1, description="IoU of the proposer's suppression")
     proposals: int = Field(300, gt=0, description="proposals of an image")
+    roi_size: int = Field(7, gt=0, description="cells a side of a region's features; 4 is cheap, for small images")
     regions: RegionConfig = RegionConfig()
 
 
 class RegionHead(nn.Module):
-    """Class logits of regions: RoIAlign 7x7, a backbone's last stage, one fully connected layer. The "conv5 head" of the papers."""
+    """Class logits of regions: RoIAlign, a backbone's last stage, one fully connected layer. The "conv5 head" of the papers."""
 
-    def __init__(self, stage: nn.Module, stride: int, channels: int, num_classes: int) -> None:
+    def __init__(self, stage: nn.Module, stride: int, size: int, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.stage, self.stride = stage, stride
+        self.stage, self.stride, self.size = stage, stride, size
         self.classifier = _linear(channels, num_classes + 1, std=0.01)
 
     def pooled(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         """Feature vectors [R, head_channels] of regions (boxes: a list of [R_i, 4], image frame)."""
         # torchvision's MultiScaleRoIAlign has no aligned=True (half-pixel-correct) form, hence the function
-        regions = roi_align(maps, boxes, output_size=7, spatial_scale=1 / self.stride, sampling_ratio=2, aligned=True)
+        regions = roi_align(maps, boxes, self.size, spatial_scale=1 / self.stride, sampling_ratio=2, aligned=True)
         return self.stage(regions)
 
     def forward(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
@@ -99,7 +100,7 @@ class FasterRCNN(TwoStageDetector):
             nms_iou=config.rpn_nms_iou,
             sampled=config.rpn_sampled,
         )
-        region = RegionHead(backbone.head, backbone.stride, backbone.head_channels, num_classes)
+        region = RegionHead(backbone.head, backbone.stride, config.roi_size, backbone.head_channels, num_classes)
         head = DetectionHead(region, backbone.head_channels, num_classes)
         del backbone.head  # it belongs to the region head now; one owner for each weight
         super().__init__(backbone, proposer, head, num_classes, config.regions)
