@@ -138,13 +138,14 @@ def test_the_evaluation_sees_the_averages_in_evaluation_mode_and_they_are_what_i
 
 
 def test_bf16_computes_in_bf16_and_leaves_the_model_as_it_was(tmp_path):
+    torch.manual_seed(1)  # the seed of ``train``
     model, kinds = TinyDetector(), set()
     model.boxes.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
     result = train(tmp_path, small(precision="bf16"), model=model, evaluate=None)
     assert kinds == {torch.bfloat16}
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert "forward" not in vars(model)
-    assert result.losses["loss"] == pytest.approx(train(tmp_path / "32", small(), noisy=False).losses["loss"], rel=0.05)
+    assert result.losses["loss"] == pytest.approx(train(tmp_path / "32", small(), noisy=False).losses["loss"], rel=0.02)
 
 
 def test_images_without_boxes_train(tmp_path):
@@ -188,7 +189,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
                 losses["loss_classes"] = losses["loss_classes"] + (self.boxes.bias * 0).sum().sqrt()
             return losses
 
-    with pytest.raises(FloatingPointError, match=r"weights are not finite after step 3"):
+    with pytest.raises(ValueError, match=r"weights are not finite after step 3"):
         train(tmp_path, small(), model=Breaking())
     assert load_resume(tmp_path / "checkpoints")["step"] == 0
 
@@ -239,7 +240,8 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, signum
     assert (error.value.step, error.value.exit_code) == (5, 128 + signum)
     assert load_resume(tmp_path / "checkpoints")["step"] == 5
     assert load_weights(tmp_path / "checkpoints" / "last.safetensors").metadata["step"] == "5"
-    assert f"stopped after step 5, which is saved in {tmp_path}; to go on: resume=true" in capfd.readouterr().err
+    assert str(error.value) == f"stopped after step 5, which is saved in {tmp_path}; to go on: resume=true"
+    assert "stopping after this step" in capfd.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_in_the_middle_of_a_step(tmp_path):

@@ -23,9 +23,10 @@ def test_going_on_drops_the_rows_that_will_be_written_again(tmp_path):
     rows = MetricsFile(path, 0)
     for step in (1, 2, 3):
         rows.add(step, {"loss": float(step)})
-    again = MetricsFile(path, 2)
-    again.add(3, {"loss": 33.0, "new": 1.0})
-    assert read_metrics(path) == {1: {"loss": 1.0}, 2: {"loss": 2.0}, 3: {"loss": 33.0, "new": 1.0}}
+    again = MetricsFile(path, 1)
+    assert read_metrics(path) == {1: {"loss": 1.0}}
+    again.add(2, {"loss": 22.0, "new": 1.0})
+    assert read_metrics(path) == {1: {"loss": 1.0}, 2: {"loss": 22.0, "new": 1.0}}
 
 
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path):

@@ -17,7 +17,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -71,7 +71,7 @@ def fit(
     ``start_step`` (0 is the first) on: ``config.accumulate`` of them a step, each of ``batch_size / accumulate /
     world_size`` images, the same whenever it is asked again. ``evaluate(model)`` runs on the main process, with the
     averaged weights if there are any; its figure ``best`` (higher is better) chooses ``checkpoints/best.safetensors``.
-    ``metadata`` goes into the weights files.
+    ``metadata`` goes into the weights files. ``model`` carries the last weights afterwards, not the averaged ones.
 
     With ``resume`` the run goes on from ``checkpoints/resume.pt`` (from step 0 if there is none), on a CPU bit for bit
     as if it had never stopped, provided that batches do not depend on global random state.
@@ -151,7 +151,7 @@ class _Run:
             if stop or not state.evaluated or self.due(config.save_every):
                 self.save()
             if stop:
-                self.stop(stop)
+                raise Interrupted(stop, state.step, self.folder)
             if not state.evaluated:
                 self.evaluate()
 
@@ -191,7 +191,7 @@ class _Run:
         """Evaluate while the other processes wait; keep the weights if they are the best so far; save."""
         [metrics] = broadcast_object_list([self.measure() if self.is_main else None])
         if metrics is None:
-            self.stop(largest(self.accelerator, self.signals.requested))
+            raise Interrupted(largest(self.accelerator, self.signals.requested), self.state.step, self.folder)
         if self.best not in metrics:
             raise ValueError(
                 f"the evaluation has no figure {self.best!r} to choose weights by; it has {sorted(metrics)}"
@@ -203,8 +203,8 @@ class _Run:
             self.save_weights("best", {self.best: f"{value:.6g}"})
         if self.is_main:
             self.records.add(state.step, metrics)
-            best = "the best so far" if state.best_step == state.step else f"the best was at step {state.best_step}"
-            self.progress.say(f"step {state.step}: {self.best} {value:.4g}, {best}")
+            best = f" (best {state.best:.4g}, step {state.best_step})" if state.best is not None else ""
+            self.progress.say(f"step {state.step}: {self.best} {value:.4g}{best}")
         self.save()
 
     def measure(self) -> dict[str, float] | None:
@@ -223,9 +223,7 @@ class _Run:
     def save(self) -> None:
         """Write the last weights and what resuming needs."""
         if not self.state.finite():
-            raise FloatingPointError(
-                f"weights are not finite after step {self.state.step}; the last save stays as it is"
-            )
+            raise ValueError(f"weights are not finite after step {self.state.step}; the last save stays as it is")
         random_states = gather_object([random_state()])
         if self.is_main:
             self.records.sync()
@@ -243,11 +241,6 @@ class _Run:
         rank = self.accelerator.process_index
         if rank < len(saved["random"]):  # else more processes than before: their draws start from the seed
             set_random_state(saved["random"][rank])
-
-    def stop(self, signum: int) -> NoReturn:
-        interrupted = Interrupted(signum, self.state.step, self.folder)
-        self.progress.say(str(interrupted))
-        raise interrupted
 
     def count_time(self) -> None:
         self.seconds, self.images = self.seconds + self.updater.seconds, self.images + self.updater.images

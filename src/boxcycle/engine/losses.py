@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(ValueError):
     """The weighted sum of the losses of a step is NaN or infinite."""
 
     def __init__(self, step: int, findings: Iterable[str]) -> None:
