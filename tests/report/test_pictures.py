@@ -69,6 +69,18 @@ def test_files_stay_in_the_folder_and_apart(index, detect, tmp_path):
     assert {file.resolve().parent for file in files} == {(tmp_path / "out").resolve()}
 
 
+def test_folders_that_all_images_share_are_no_part_of_the_name(index, detect, tmp_path):
+    absolute = replace(index, file_names=Strings((index.root / f"{number}.png").as_posix() for number in range(4)))
+    files = save_predictions(tmp_path / "out", absolute, detect())
+    assert [file.name for file in files] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    (file,) = save_predictions(tmp_path / "one", absolute, detect()[:1])
+    assert file.name == "0.jpg"
+
+
+def test_no_predictions_are_no_pictures(index, tmp_path):
+    assert save_predictions(tmp_path / "out", index, []) == []
+
+
 def test_an_image_that_is_gone_is_named(index, detect, tmp_path):
     (index.root / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png"):

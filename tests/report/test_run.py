@@ -43,6 +43,18 @@ def test_worst_images_come_first_and_none_twice(index, detect, make_run):
     assert "run: 1 right, 0 wrong, 1 missed" in page
 
 
+def test_more_pictures_than_images(index, detect, make_run):
+    page = write_run_report(make_run("run", detect(missed={(0, 0)})), index, pictures=3).read_text()
+    assert [title.split(":")[0] for title in titles(page)] == ["Worst", "Worst", "Worst", "Best"]
+    assert len(set(re.findall(r"\d\.png", "".join(titles(page))))) == 4
+
+
+def test_difficult_boxes_count_if_asked(index, detect, make_run):
+    folder = make_run("run", detect(missed={(3, 2)}))
+    assert read_run(folder, index).metrics.summary["AP50"] == pytest.approx(100)
+    assert read_run(folder, index, difficult="use").metrics.summary["AP50"] < 100
+
+
 def test_speed_is_the_median(index, detect, make_run):
     run = read_run(make_run("run", detect()), index)
     assert run.images_per_second == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -67,29 +68,31 @@ def save_predictions(
 ) -> list[Path]:
     """Write one JPEG for each prediction, the image with its detections; returns the files.
 
-    A file is named after its image, folders joined by "__", so that it lies in ``folder`` whatever the image is called.
+    A file is named after its image, and after the folders that tell it from the others, joined by "__": so it lies in
+    ``folder`` whatever the image is called.
     """
     folder.mkdir(parents=True, exist_ok=True)
     positions = {int(image_id): position for position, image_id in enumerate(index.image_ids)}
+    names = _flat_names([index.file_names[positions[prediction.image_id]] for prediction in predictions])
     files: list[Path] = []
-    taken: set[str] = set()
-    for prediction in predictions:
+    for prediction, name in zip(predictions, names, strict=True):
         position = positions[prediction.image_id]
         marks = detection_marks(prediction, index.class_names, min_score=min_score)
-        files.append(folder / _free_name(index.file_names[position], taken))
+        files.append(folder / name)
         draw_marks(read_image(index.image_path(position)), marks).save(files[-1], quality=92)
         if progress:
             progress(len(files), len(predictions))
     return files
 
 
-def _free_name(file_name: str, taken: set[str]) -> str:
-    """A file name that is not in ``taken``, and is then."""
-    parts = [part for part in PurePosixPath(file_name).with_suffix("").parts if part not in ("/", "..")]
-    stem, number = "__".join(parts), 1
-    name = f"{stem}.jpg"
-    while name in taken:
-        number += 1
-        name = f"{stem}_{number}.jpg"
-    taken.add(name)
-    return name
+def _flat_names(file_names: Sequence[str]) -> list[str]:
+    """A name of one part for each file: the folders that all share are left out, equal names are numbered."""
+    paths = [PurePosixPath(name) for name in file_names]
+    levels = zip(*(path.parent.parts for path in paths), strict=False)
+    shared = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, levels)))
+    names: dict[str, None] = {}
+    for path in paths:
+        stem = "__".join(part for part in path.with_suffix("").parts[shared:] if part not in ("/", ".."))
+        endings = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+        names[next(name for ending in endings if (name := f"{stem}{ending}.jpg") not in names)] = None
+    return list(names)

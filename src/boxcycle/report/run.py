@@ -13,7 +13,7 @@ from PIL import Image
 from boxcycle.data.dataset import read_image
 from boxcycle.data.index import Index
 from boxcycle.engine.metrics import read_metrics
-from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
+from boxcycle.evaluation.coco import CocoMetrics, Difficult, coco_metrics
 from boxcycle.evaluation.images import ImageScore, best_min_score, score_images
 from boxcycle.evaluation.predictions import Prediction, read_predictions
 from boxcycle.report.curves import ap_curves, loss_curves, precision_recall_curves
@@ -46,7 +46,7 @@ class Run:
         return float(np.median(speeds)) if speeds else math.nan
 
 
-def read_run(folder: Path, index: Index, name: str | None = None) -> Run:
+def read_run(folder: Path, index: Index, name: str | None = None, *, difficult: Difficult = "ignore") -> Run:
     """Read ``predictions.json``, ``metrics.csv``, ``config.yaml`` and ``env.json`` of a run evaluated on ``index``."""
     predictions = read_predictions(folder / "predictions.json", index)
     metrics_file = folder / "metrics.csv"
@@ -54,20 +54,22 @@ def read_run(folder: Path, index: Index, name: str | None = None) -> Run:
     return Run(
         name=name or folder.name,
         predictions=predictions,
-        metrics=coco_metrics(index, predictions),
+        metrics=coco_metrics(index, predictions, difficult=difficult),
         rows=read_metrics(metrics_file) if metrics_file.exists() else {},
         min_score=best_min_score(index, predictions),
         texts={title: file.read_text(encoding="utf-8") for title, file in files.items() if file.exists()},
     )
 
 
-def write_run_report(folder: Path, index: Index, *, title: str | None = None, pictures: int = 4) -> Path:
+def write_run_report(
+    folder: Path, index: Index, *, title: str | None = None, pictures: int = 4, difficult: Difficult = "ignore"
+) -> Path:
     """Write ``report.html`` into a run folder; returns the file.
 
     ``index`` is the split that the run's ``predictions.json`` was made on. ``pictures``: how many of the worst images,
-    and how many of the best.
+    and how many of the best. ``difficult`` is that of :func:`coco_metrics`.
     """
-    run = read_run(folder, index, title)
+    run = read_run(folder, index, title, difficult=difficult)
     curve = ap_curves(run.rows)
     report = Report(
         title=run.name,
