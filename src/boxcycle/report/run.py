@@ -121,10 +121,9 @@ def draw_found(run: Run, index: Index, score: ImageScore, *, shown: int) -> tupl
 
 
 def _headline(run: Run) -> list[Figure]:
-    notes = {"AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "AR100": "recall, 100 detections"}
-    figures = [Figure(name, run.metrics.summary[name], note) for name, note in notes.items()]
+    overlaps = {"AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75"}
     sizes = {"APs": "small objects", "APm": "medium objects", "APl": "large objects"}
-    return figures + [Figure(name, run.metrics.summary[name], note) for name, note in sizes.items()]
+    return [Figure(name, run.metrics.summary[name], note) for name, note in (overlaps | sizes).items()]
 
 
 def _class_table(metrics: CocoMetrics) -> Table:
