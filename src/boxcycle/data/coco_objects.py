@@ -83,15 +83,7 @@ def _segmentations(
         value = annotation.get("segmentation")
         if not value or value == [[]]:
             continue
-        height, width = known_sizes[row]
-        if (
-            height != height
-            and isinstance(value, dict)
-            and isinstance(value.get("size"), list)
-            and len(value["size"]) == 2
-        ):
-            height, width = value["size"]  # the file does not give the image's size: its RLE does
-        wrong = fault(value, height, width)
+        wrong = fault(value, *known_sizes[row])
         if wrong:
             faults[row] = wrong
         else:

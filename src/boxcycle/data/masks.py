@@ -60,22 +60,24 @@ def fault(value: Any, height: float, width: float) -> str | None:
     """What is wrong with the parsed ``segmentation`` field of an object, as the end of a sentence; None if nothing is
     at first sight.
 
-    The runs of a compressed RLE are only checked by :func:`decode`.
+    A height or width of NaN is not known, and any is right. The runs of a compressed RLE are only checked by
+    :func:`decode`.
     """
     if isinstance(value, list):
         return _polygon_fault(value)
     if not isinstance(value, dict) or not isinstance(value.get("counts"), (str, list)):
         return "segmentation is neither a list of polygons nor an RLE with 'size' and 'counts'"
-    if value.get("size") != [height, width]:
-        return f"RLE size must be [{height:g}, {width:g}] (height, width), as the image; it is {value.get('size')}"
-    counts = value["counts"]
+    size, counts = value.get("size"), value["counts"]
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        return f"RLE size must be two positive integers, height and width; it is {size}"
+    if any(known == known and known != side for known, side in zip((height, width), size, strict=True)):
+        return f"RLE size must be [{height:g}, {width:g}] (height, width), as the image; it is {size}"
     if isinstance(counts, list):
         if not all(type(run) is int and run >= 0 for run in counts):
             return "RLE counts must be non-negative integers"
-        if sum(counts) != height * width:
-            return (
-                f"RLE counts must add up to {height * width:g}, the pixels of the image; they add up to {sum(counts)}"
-            )
+        pixels = size[0] * size[1]
+        if sum(counts) != pixels:
+            return f"RLE counts must add up to {pixels}, the pixels of the image; they add up to {sum(counts)}"
     return None
 
 

@@ -16,7 +16,7 @@ LARGEST = 2**62  # ids above it do not fit into int64 together with the new ids 
 
 def integer(value: Any) -> int | None:
     """The integer that ``value`` is or spells (17, "17", 17.0), else None. Truth values are not integers."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,19}(\.0*)?\s*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}(\.0*)?\s*", value):
         value = int(value.strip().partition(".")[0])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
