@@ -12,8 +12,6 @@ from boxcycle.models.backbone_cuts import ARCHITECTURES, Architecture
 from boxcycle.models.backbone_norm import fold_batch_norms
 from boxcycle.models.backbone_weights import create_network, network_statistics
 
-HEAD_SIZE = 7  # cells a side of the region features that a head is given
-
 
 class Trunk(nn.Sequential):
     """The stages up to stride 16, in order: normalised images [B, 3, H, W] -> features [B, C, ceil(H/16), ceil(W/16)].

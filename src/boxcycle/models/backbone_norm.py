@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import math
+from typing import cast
+
+import torch
 from torch import Tensor, nn
+
+from boxcycle.models.backbone_depthwise import Pair, conv2d
 
 
 class NormedConv2d(nn.Module):
@@ -31,25 +36,29 @@ class NormedConv2d(nn.Module):
         bias = self.beta - self.mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
-        padding = conv.padding
+        weight, padding = conv.weight * scale[:, None, None, None], cast(Pair, conv.padding)
         if self.same_padding:
-            inputs, padding = _pad_same(inputs, conv)
-        weight = conv.weight * scale[:, None, None, None]
-        return F.conv2d(inputs, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+            weight, padding = _same_padding(weight, inputs.shape[-2:], conv.stride)
+        return conv2d(inputs, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
 
 
-def _pad_same(inputs: Tensor, conv: nn.Conv2d) -> tuple[Tensor, tuple[int, int]]:
-    """TensorFlow's SAME padding: ceil(size / stride) outputs, an odd cell of padding at the bottom and right.
+def _same_padding(weight: Tensor, size: torch.Size, stride: Pair) -> tuple[Tensor, Pair]:
+    """A kernel and an equal padding of both sides that together pad maps of ``size`` as TensorFlow's SAME does.
 
-    Returns the inputs, copied only where two sides differ, and the padding that is left to the convolution.
+    SAME gives ceil(size / stride) outputs and puts an odd cell of padding at the bottom and right. PyTorch pads sides
+    equally, so the kernel gets a row or column of zeros at the top or left instead: copying it is cheaper than a map.
+    An exported graph keeps the padding of the size it was traced at, which is right for all sizes that are as even
+    (multiples of 32); its exporter must know the kernel's shape, hence ``cat``, not ``pad``.
     """
     height, width = (
-        max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        for size, kernel, stride in zip(inputs.shape[-2:], conv.kernel_size, conv.stride, strict=True)
+        max((math.ceil(cells / step) - 1) * step + kernel - cells, 0)
+        for cells, step, kernel in zip(map(int, size), stride, weight.shape[-2:], strict=True)
     )
-    if height % 2 or width % 2:
-        inputs = F.pad(inputs, (0, width % 2, 0, height % 2))
-    return inputs, (height // 2, width // 2)
+    if height % 2:
+        weight = torch.cat((torch.zeros_like(weight[:, :, :1]), weight), 2)
+    if width % 2:
+        weight = torch.cat((torch.zeros_like(weight[:, :, :, :1]), weight), 3)
+    return weight, ((height + 1) // 2, (width + 1) // 2)
 
 
 def fold_batch_norms(network: nn.Module, *, train_affine: bool) -> None:
