@@ -120,7 +120,7 @@ REPAIRS = {
         "category 'pet'",
     ),
     "coco: an image without objects": Row(
-        coco({"annotations.2": DELETE}), "image-without-objects", "1 images are annotated as having no object", "", 2
+        coco({"annotations.2": DELETE}), "image-without-objects", "1 images have no object", "", 2
     ),
     "voc: no XML": Row(
         voc({"Annotations/b2.xml": None}), "image-not-annotated", "kept as not annotated", "image b2", 2

@@ -202,7 +202,7 @@ def _report_left_out(records: Records, report: Report, labels: NDArray[np.int64]
 
 def _report_empty(records: Records, report: Report, count: int) -> None:
     if count:
-        message = f"{count:,} images are annotated as having no object"
+        message = f"{count:,} images have no object"
         report.add("image-without-objects", records.file, "", message, count=count)
 
 

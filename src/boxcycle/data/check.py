@@ -80,7 +80,7 @@ CHECKS: dict[str, Check] = {
     "image-size-missing": Check("info", "annotations that do not give the image's size", "read from the image file"),
     "image-not-annotated": Check("warning", "an image without an annotation file", "kept as not annotated"),
     "labels-missing": Check("info", "some images without a label file (YOLO)", "taken as images without objects"),
-    "image-without-objects": Check("info", "images that are annotated as empty", KEPT),
+    "image-without-objects": Check("info", "annotated images without an object", KEPT),
     "image-rotated": Check("warning", "an EXIF rotation", "loaded as stored, without the rotation", by_doctor=True),
     "image-huge": Check("warning", "more than 100 megapixels", "kept; the doctor does not decode it", by_doctor=True),
     "image-duplicate": Check("info", "two files of a split with the same content", KEPT, by_doctor=True),
