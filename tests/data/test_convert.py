@@ -21,7 +21,7 @@ TO = ("coco", "voc", "yolo", "tags")
 
 
 def rich(folder: Path) -> Path:
-    """COCO with all that it can say: ids with gaps, crowds, each kind of segmentation, difficult marks, tags, folders."""
+    """COCO with all it can say: ids with gaps, crowds, each kind of segmentation, difficult marks, tags, folders."""
     mask = np.zeros((40, 60), dtype=bool)
     mask[3:20, 5:30:2] = True
     triangle = [10.25, 10.5, 30.375, 10.5, 30.375, 25.5]
