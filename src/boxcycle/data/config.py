@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,18 @@ class DataConfig(BaseModel):
     cache: bool = Field(False, description="keep decoded images in memory")
 
 
-def open_split(config: DataConfig, split: str, findings: list[Finding] | None = None) -> Index:
-    """Read one split as the configuration says; repairs are added to ``findings``. Raises :class:`DataError`."""
+def open_split(
+    config: DataConfig,
+    split: str,
+    findings: list[Finding] | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> Index:
+    """Read one split as the configuration says; repairs are added to ``findings``.
+
+    ``class_names`` are those that a detector has learnt or is to learn: the split's are matched to them by name.
+    Raises :class:`DataError`, also where the classes differ, with the difference.
+    """
     from boxcycle.data.read import read_split
 
     return read_split(
@@ -41,6 +52,7 @@ def open_split(config: DataConfig, split: str, findings: list[Finding] | None = 
         split,
         format=config.format,
         bad_boxes=config.bad_boxes,
+        class_names=class_names,
         keep_classes=config.classes or None,
         findings=findings,
     )

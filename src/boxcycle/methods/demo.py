@@ -1,4 +1,4 @@
-"""`boxcycle demo`: supervised beside mtl_ssl on generated scenes, the same images, order and steps, and a report to open."""
+"""`boxcycle demo`: supervised beside mtl_ssl on the same scenes in the same order, and a report to open."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boxcycle.data.config import DataConfig
+from boxcycle.data.config import DataConfig, open_split
+from boxcycle.data.index import Index
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.engine.config import FitConfig
 from boxcycle.methods import METHODS
-from boxcycle.methods.evaluate import EvalConfig, open_index
 from boxcycle.methods.experiment import TrainConfig
-from boxcycle.methods.loading import load
 from boxcycle.models.faster_rcnn import FasterRCNNConfig
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.report.comparison import write_comparison
@@ -41,12 +40,15 @@ def demo(config: DemoConfig) -> None:
         config.run / f"scenes-{config.size}-{config.images}-{config.seed}",
         SceneConfig(images=config.images, size=config.size, seed=config.seed),
     )
-    folders = {method: METHODS[method].train(arm(method, scenes, config)) for method in ARMS}
-    index = open_index(load(folders[ARMS[0]]), EvalConfig(run=folders[ARMS[0]]))
+    arms = {method: arm(method, scenes, config) for method in ARMS}
+    folders = {method: METHODS[method].train(settings) for method, settings in arms.items()}
+    data = arms[ARMS[0]].data
+    index = open_split(data, data.val)
     report = config.run / "report.html"
     write_comparison(report, folders, index, title="Supervised beside MTL-SSL on generated scenes")
     _print_rows(folders, index)
-    print(f"\nOne pair of runs this short says nothing about the methods; docs/reproduce/mtl-ssl.md does.\nReport: {report}")
+    print("\nOne pair of runs this short says nothing about the methods; docs/reproduce/mtl-ssl.md does.")
+    print(f"Report: {report}")
 
 
 def arm(method: str, scenes: Path, config: DemoConfig) -> TrainConfig:
@@ -61,7 +63,7 @@ def arm(method: str, scenes: Path, config: DemoConfig) -> TrainConfig:
     return METHODS[method].Config(**settings)
 
 
-def _print_rows(folders: dict[str, Path], index) -> None:  # type: ignore[no-untyped-def]
+def _print_rows(folders: dict[str, Path], index: Index) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from boxcycle.data.transforms import make_transform
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.evaluation.voc import voc_average_precision
-from boxcycle.methods.experiment import class_difference, metrics_record
+from boxcycle.methods.experiment import metrics_record, none_for_nan
 from boxcycle.methods.loading import Trained, load
 from boxcycle.report.run import write_run_report
 
@@ -28,7 +29,9 @@ class EvalConfig(BaseModel):
     run: Path = Field(description="folder of a run, or its weights file")
     data: Path | None = Field(None, description="data set; empty: the one the run learnt from")
     split: str = Field("", description="empty: the run's evaluation split")
-    out: Path | None = Field(None, description="folder for predictions.json, eval.json and report.html; empty: <run>/eval-<split>")
+    out: Path | None = Field(
+        None, description="folder for predictions.json, eval.json and report.html; empty: <run>/eval-<split>"
+    )
     difficult: Literal["ignore", "use"] = Field("ignore", description="boxes that VOC marks as difficult")
     batch_size: int = Field(4, ge=1, description="images at a time")
     device: str = Field("auto", description="auto: a GPU if there is one")
@@ -37,30 +40,30 @@ class EvalConfig(BaseModel):
 def evaluate(config: EvalConfig) -> None:
     """Evaluate, print the figures, and keep predictions, figures and a report."""
     trained = load(config.run, device=config.device)
-    index = open_index(trained, config)
+    split = config.split or trained.config.data.val
+    index = open_index(trained, config.data, split)
     predictions = predict_index(trained, index, config.batch_size)
     metrics = coco_metrics(index, predictions, difficult=config.difficult)
-    folder = config.out or (config.run if config.run.is_dir() else config.run.parent) / f"eval-{config.split or trained.config.data.val}"
+    folder = config.out or (config.run if config.run.is_dir() else config.run.parent) / f"eval-{split}"
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.json", index, predictions)
-    record = metrics_record(metrics) | {"voc": voc_figures(index, predictions)}
+    voc = voc_figures(index, predictions)
+    record = metrics_record(metrics) | {"voc": none_for_nan(voc)}
     (folder / "eval.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    report = write_run_report(folder, index, title=f"{config.run.name} on {config.split or trained.config.data.val}")
-    print_metrics(metrics, record["voc"])
-    print(f"predictions, figures and report: {report.parent}")
+    write_run_report(folder, index, title=f"{config.run.name} on '{split}'", difficult=config.difficult)
+    print_metrics(metrics, voc)
+    print(f"predictions, figures and report: {folder}")
 
 
-def open_index(trained: Trained, config: EvalConfig) -> Index:
-    """The split to evaluate on; its classes must be those that the detector knows."""
+def open_index(trained: Trained, path: Path | None, split: str) -> Index:
+    """A split of the data at ``path``, or of those that the run learnt from, with the classes that the detector knows.
+
+    Raises :class:`DataError` if the split has others, with the difference.
+    """
     data = trained.config.data
-    if config.data is not None:
-        data = DataConfig(path=config.data, resize=data.resize, classes=data.classes)
-    split = config.split or data.val
-    index = open_split(data, split)
-    if index.class_names != trained.class_names:
-        difference = class_difference(index.class_names, trained.class_names)
-        raise ValueError(f"split '{split}' of {data.path} has other classes than {trained.file}: {difference}")
-    return index
+    if path is not None:
+        data = DataConfig(path=path, resize=data.resize, classes=data.classes)
+    return open_split(data, split, class_names=trained.class_names)
 
 
 def predict_index(trained: Trained, index: Index, batch_size: int) -> list[Prediction]:
@@ -101,4 +104,4 @@ def print_metrics(metrics: CocoMetrics, voc: dict[str, float]) -> None:
 
 
 def _figure(value: float) -> str:
-    return "no boxes" if value != value else f"{value:.1f}"
+    return "–" if math.isnan(value) else f"{value:.1f}"

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
 
 from boxcycle.config import dump_config
 from boxcycle.data.check import DataError, Finding
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
-from boxcycle.data.loader import make_loader
+from boxcycle.data.loader import Batch, make_loader
 from boxcycle.data.transforms import make_transform
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
+from boxcycle.methods.run_folder import CONFIG, check_folder, is_main_process, open_folder, weights_file
 from boxcycle.models.faster_rcnn import FasterRCNNConfig
 from boxcycle.report.run import write_run_report
 
@@ -37,19 +40,32 @@ class TrainConfig(BaseModel):
     fit: FitConfig = FitConfig()
     run: Path | None = Field(None, description="folder of the run; empty: runs/<method>/<data>-<number>")
     resume: bool = Field(False, description="go on with the run in that folder")
-    overwrite: bool = Field(False, description="throw away what the folder holds")
+    overwrite: bool = Field(False, description="throw away the run that the folder holds")
+
+    @model_validator(mode="after")
+    def _resume_or_overwrite(self) -> TrainConfig:
+        if self.resume and self.overwrite:
+            raise ValueError("resume=true goes on with the run that overwrite=true throws away; give one of them")
+        return self
 
 
 class Experiment:
-    """The data and the folder of one run."""
+    """The data and the folder of one run.
+
+    Of several processes all train, and the main one alone writes, evaluates and reports. ``folder`` is made, or
+    emptied, when training begins: a run that cannot begin leaves things as they were.
+    """
 
     def __init__(self, method: str, config: TrainConfig) -> None:
         self.method, self.config = method, config
+        self.is_main = is_main_process()
+        if self.is_main:
+            check_folder(config)
         self.findings: list[Finding] = []
         self.train_index = self._training_split()
-        self.val_index = open_split(config.data, config.data.val, self.findings)
-        check_same_classes(self.train_index, self.val_index, config.data)
-        self.folder = open_folder(method, config)
+        self.val_index = open_split(config.data, config.data.val, self.findings, class_names=self.class_names)
+        self.folder = config.run or Path("runs") / method
+        self.best: tuple[list[Prediction], CocoMetrics] | None = None
         torch.manual_seed(config.fit.seed)  # the random weights of new layers
 
     @property
@@ -59,15 +75,14 @@ class Experiment:
 
     def fit(self, model: nn.Module) -> FitResult:
         """Train ``model``; its weights are the last ones afterwards."""
-        config = self.config
-        (self.folder / "config.yaml").write_text(dump_config(config))
-        self._say_findings()
+        if self.is_main:
+            self._open_folder()
+        config, accumulate = self.config, self.config.fit.accumulate
         train = DetectionDataset(
             self.train_index, make_transform(config.data.resize, train=True), cache=config.data.cache
         )
-        accumulate = config.fit.accumulate
 
-        def batches(start_step: int, rank: int, world_size: int):  # type: ignore[no-untyped-def]
+        def batches(start_step: int, rank: int, world_size: int) -> Iterable[Batch]:
             return make_loader(
                 train,
                 batch_size=config.fit.batch_size // accumulate,
@@ -84,7 +99,7 @@ class Experiment:
             batches,
             config.fit,
             self.folder,
-            evaluate=lambda trained: self.evaluate(trained)[1].summary,
+            evaluate=self._figures,
             resume=config.resume,
             metadata=self.metadata(),
         )
@@ -92,27 +107,29 @@ class Experiment:
     def evaluate(self, model: nn.Module) -> tuple[list[Prediction], CocoMetrics]:
         """Predictions for the evaluation split, and COCO's figures of them."""
         resize = self.config.data.resize
-        val = DetectionDataset(self.val_index, make_transform(resize, train=False), cache=False)
+        val = DetectionDataset(self.val_index, make_transform(resize, train=False))
         device = next(model.parameters()).device
         predictions = predict_dataset(model, val, batch_size=self.config.fit.batch_size, device=device)
         return predictions, coco_metrics(self.val_index, predictions)
 
-    def finish(self, model: nn.Module) -> CocoMetrics:
-        """Evaluate the best weights, and keep predictions, figures and the report."""
-        model.load_state_dict(load_weights(self.folder / "checkpoints" / "best.safetensors").tensors)
-        predictions, metrics = self.evaluate(model)
+    def finish(self, model: nn.Module) -> None:
+        """Keep predictions, figures and the report of the best weights, which ``model`` has afterwards."""
+        if not self.is_main:
+            return
+        load_state(model, weights_file(self.folder))
+        # a resumed run may have found its best weights before it was stopped
+        predictions, metrics = self.evaluate(model) if self.best is None or self.config.resume else self.best
         write_predictions(self.folder / "predictions.json", self.val_index, predictions)
         (self.folder / "eval.json").write_text(json.dumps(metrics_record(metrics), indent=2) + "\n", encoding="utf-8")
         report = write_run_report(self.folder, self.val_index, title=f"{self.method} on {self.config.data.path.name}")
         summary = metrics.summary
         print(f"AP {summary['AP']:.1f}, AP50 {summary['AP50']:.1f} on '{self.config.data.val}'; report: {report}")
-        return metrics
 
     def metadata(self) -> dict[str, str]:
         """What a weights file says of itself: enough to build the detector again."""
         return {
             "method": self.method,
-            "config": dump_config(self.config),
+            "config": self._settled_config(),
             "class_names": json.dumps(self.class_names),
             "category_ids": json.dumps(self.train_index.category_ids.tolist()),
         }
@@ -128,36 +145,70 @@ class Experiment:
             raise DataError(f"split '{data.train}' of {data.path} has no annotated image to learn from")
         return index.subset(index.annotated.nonzero()[0])
 
-    def _say_findings(self) -> None:
+    def _figures(self, model: nn.Module) -> dict[str, float]:
+        """COCO's figures for the engine, which keeps the best weights; here their predictions are kept."""
+        found = self.evaluate(model)
+        value = found[1].summary["AP50"]
+        if not math.isnan(value) and (self.best is None or value > self.best[1].summary["AP50"]):
+            self.best = found
+        return found[1].summary
+
+    def _settled_config(self) -> str:
+        """What `config=` reads to go on with this run, or to run it again."""
+        return dump_config(self.config.model_copy(update={"run": self.folder, "resume": False, "overwrite": False}))
+
+    def _open_folder(self) -> None:
+        self.folder = open_folder(self.method, self.config)
+        (self.folder / CONFIG).write_text(self._settled_config(), encoding="utf-8")
         index = self.train_index
-        print(
-            f"{self.folder}: learns from {len(index)} images with {len(index.boxes)} boxes of {index.num_classes} classes"
-        )
+        images = f"{len(index)} images with {len(index.boxes)} boxes of {index.num_classes} classes"
+        print(f"{self.folder}: learns from {images}")
         for finding in self.findings:
             if finding.severity == "warning":
-                print(f"  {finding.file} {finding.object}: {finding.message}")
+                print(f"  {finding}")
 
 
 def metrics_record(metrics: CocoMetrics) -> dict[str, object]:
     """The figures as they stand in ``eval.json``; a figure without ground truth is null."""
-    known = {name: value if value == value else None for name, value in metrics.summary.items()}
-    per_class = [row._asdict() | {"ap": _or_none(row.ap), "ap50": _or_none(row.ap50)} for row in metrics.per_class]
-    return {"summary": known, "per_class": per_class, "warnings": list(metrics.warnings)}
+    per_class = [none_for_nan(row._asdict()) for row in metrics.per_class]
+    return {"summary": none_for_nan(metrics.summary), "per_class": per_class, "warnings": list(metrics.warnings)}
+
+
+def none_for_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The same figures, with None in the place of NaN, which JSON does not know."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()}
 
 
 def load_detector_weights(detector: nn.Module, path: Path, class_names: Sequence[str]) -> None:
     """Start ``detector`` from the detector of a trained run (its folder or its weights file).
 
-    Raises ``ValueError`` if the classes differ, naming the difference.
+    Raises ``ValueError`` if the classes differ, naming the difference, or if it is another detector.
     """
-    file = path / "checkpoints" / "best.safetensors" if path.is_dir() else path
-    weights = load_weights(file)
-    found = json.loads(weights.metadata.get("class_names", "[]"))
+    file = weights_file(path)
+    tensors, metadata = load_weights(file)
+    if "class_names" not in metadata:
+        raise ValueError(f"{file} does not name its classes; expected weights that `boxcycle train` wrote")
+    found = json.loads(metadata["class_names"])
     if list(found) != list(class_names):
         raise ValueError(f"{file} knows other classes: {class_difference(found, class_names)}")
-    prefix = "detector." if any(name.startswith("detector.") for name in weights.tensors) else ""
-    state = {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items() if name.startswith(prefix)}
-    detector.load_state_dict(state)
+    prefix = "detector." if any(name.startswith("detector.") for name in tensors) else ""
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    _load_tensors(detector, own, file)
+
+
+def load_state(model: nn.Module, file: Path) -> None:
+    """Give ``model`` the weights of a file. Raises ``ValueError`` if they are those of another model."""
+    _load_tensors(model, load_weights(file).tensors, file)
+
+
+def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    if wrong:
+        shapes = f"{found.get(wrong[0], 'missing')} in the file, {wanted.get(wrong[0], 'missing')} here"
+        raise ValueError(f"{file} is of another model: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}")
+    model.load_state_dict(tensors)
 
 
 def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
@@ -166,34 +217,3 @@ def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     if not missing and not extra:
         return f"the same names in another order ({', '.join(found)}; expected {', '.join(expected)})"
     return f"it lacks {missing or 'none'} and has {extra or 'none'} beside"
-
-
-def check_same_classes(train: Index, val: Index, data: DataConfig) -> None:
-    """Raise :class:`DataError` if two splits of a data set name different classes."""
-    if train.class_names != val.class_names:
-        difference = class_difference(val.class_names, train.class_names)
-        raise DataError(f"split '{data.val}' of {data.path} has other classes than '{data.train}': {difference}")
-
-
-def open_folder(method: str, config: TrainConfig) -> Path:
-    """The folder of a run, made if need be; one that holds something is refused unless the run is resumed or overwritten."""
-    import shutil
-
-    folder = config.run or _next_folder(Path("runs") / method, config.data.path.resolve().stem)
-    if folder.is_dir() and any(folder.iterdir()) and not config.resume:
-        if not config.overwrite:
-            raise ValueError(f"{folder} is not empty; resume=true goes on with its run, overwrite=true throws it away")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _next_folder(parent: Path, name: str) -> Path:
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
-
-
-def _or_none(value: float) -> float | None:
-    return value if value == value else None

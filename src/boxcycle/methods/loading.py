@@ -12,12 +12,16 @@ from torch import nn
 
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
-from boxcycle.methods.experiment import TrainConfig
+from boxcycle.methods.experiment import TrainConfig, load_state
+from boxcycle.methods.run_folder import weights_file
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A detector with what is needed to use it: class names (label k at k - 1), the data's own ids, its configuration."""
+    """A detector with what is needed to use it.
+
+    ``class_names``: label k at position k - 1; ``category_ids``: the data's own, in the same order.
+    """
 
     model: nn.Module
     class_names: tuple[str, ...]
@@ -30,19 +34,31 @@ class Trained:
 def load(path: str | Path, *, device: str = "auto") -> Trained:
     """Load the best weights of a run folder, or a weights file of one, in evaluation mode.
 
-    ``device``: "auto" is a GPU if there is one. Raises ``ValueError`` for a file that is no weights of this package, or is damaged.
+    ``device``: "auto" is a GPU if there is one. Raises ``ValueError`` for a file that is no weights of this package, or
+    is damaged, and for a device that is not there.
     """
-    path = Path(path)
-    file = path / "checkpoints" / "best.safetensors" if path.is_dir() else path
-    tensors, metadata = load_weights(file)
+    where = _find_device(device)
+    file = weights_file(Path(path))
+    metadata = load_weights(file).metadata
     try:
         method, names = metadata["method"], tuple(json.loads(metadata["class_names"]))
         saved = METHODS[method].Config.model_validate(yaml.safe_load(metadata["config"]))
         category_ids = tuple(json.loads(metadata["category_ids"]))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{file} does not say which detector it holds ({error}); expected weights that `boxcycle train` wrote") from None
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{file} does not say which detector it holds ({reason}); expected weights that `boxcycle train` wrote"
+        ) from None
     blank = saved.model_copy(update={"init": None, "detector": saved.detector.model_copy(update={"weights": "none"})})
     model = METHODS[method].build(blank, names)
-    model.load_state_dict(tensors)
-    where = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    load_state(model, file)
     return Trained(model.to(where).eval(), names, category_ids, saved, method, file)
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that this torch or machine lacks
+        raise ValueError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,15 @@ class PredictConfig(BaseModel):
     run: Path = Field(description="folder of a run, or its weights file")
     images: str = Field(description="an image, a folder of images, or a pattern such as 'photos/*.jpg'")
     out: Path = Field(Path("predictions"), description="folder for the pictures and predictions.json")
-    min_score: float = Field(0.5, ge=0, le=1, description="pictures show detections from this score on; predictions.json has all")
+    min_score: float = Field(
+        0.5, ge=0, le=1, description="pictures show detections from this score on; predictions.json has all"
+    )
     batch_size: int = Field(4, ge=1, description="images at a time")
     device: str = Field("auto", description="auto: a GPU if there is one")
 
 
 def predict(config: PredictConfig) -> None:
-    """Detect objects in the images, draw them, and write predictions.json and images.json (which image has which id)."""
+    """Detect objects in the images, draw them, write predictions.json, and images.json with the ids of the images."""
     trained = load(config.run, device=config.device)
     index = index_of_files(find_images(config.images), trained)
     predictions = predict_index(trained, index, config.batch_size)
@@ -54,7 +57,9 @@ def find_images(pattern: str) -> list[Path]:
     else:
         files = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
     if not files:
-        raise DataError(f"no image at {pattern}; expected an image, a folder of images or a pattern such as 'photos/*.jpg'")
+        raise DataError(
+            f"no image at {pattern}; expected an image, a folder of images or a pattern such as 'photos/*.jpg'"
+        )
     return files
 
 
@@ -93,11 +98,11 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _write_images(path: Path, index: Index) -> None:
-    import json
-
     rows = [
         {"id": int(image_id), "file_name": name, "height": int(size[0]), "width": int(size[1])}
         for image_id, name, size in zip(index.image_ids, index.file_names, index.image_sizes, strict=True)
     ]
     categories = [{"id": int(i), "name": name} for i, name in zip(index.category_ids, index.class_names, strict=True)]
-    path.write_text(json.dumps({"images": rows, "categories": categories, "annotations": []}, indent=1), encoding="utf-8")
+    path.write_text(
+        json.dumps({"images": rows, "categories": categories, "annotations": []}, indent=1), encoding="utf-8"
+    )
