@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
 from boxcycle.models.backbone import build_backbone
-from boxcycle.models.backbone_weights import create_network, network_statistics
+from boxcycle.models.backbone_weights import _from_torchvision_vgg, create_network, network_statistics
 
 
 @pytest.fixture(scope="module")
@@ -110,20 +111,21 @@ def test_a_failing_download_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) 
         build_backbone("resnet18", weights="hub")
 
 
-def test_torchvisions_vgg_names_are_understood(tmp_path: Path) -> None:
-    """Its fully connected layers are timm's convolutions with the same numbers."""
-    from torchvision.models import vgg16
+def test_torchvisions_vgg_has_timms_names_and_shapes_after_the_conversion() -> None:
+    with torch.device("meta"):
+        theirs, ours = torchvision.models.vgg16().state_dict(), timm.create_model("vgg16").state_dict()
+    converted = _from_torchvision_vgg(theirs)
+    assert {key: value.shape for key, value in converted.items()} == {
+        key: value.shape for key, value in ours.items() if not key.startswith("head.")
+    }
+    assert _from_torchvision_vgg(ours).keys() == ours.keys()  # timm's own files pass unchanged
 
-    path = tmp_path / "vgg.pth"
-    network = vgg16()
-    torch.save(network.state_dict(), path)
-    backbone = build_backbone("vgg16", weights=path)
-    regions = torch.randn(2, 512, 7, 7)
-    with torch.no_grad():
-        expected = network.classifier[:5].eval()(regions.flatten(1))
-        torch.testing.assert_close(backbone.head(regions), expected, rtol=1e-5, atol=1e-5)
-        images = torch.randn(1, 3, 64, 64)
-        torch.testing.assert_close(backbone.trunk(images), network.features[:-1](images), rtol=1e-5, atol=1e-5)
+
+def test_torchvisions_fully_connected_layer_is_the_same_convolution() -> None:
+    layer, regions = torch.nn.Linear(4 * 7 * 7, 8), torch.randn(2, 4, 7, 7)
+    state = _from_torchvision_vgg({"classifier.0.weight": layer.weight, "classifier.0.bias": layer.bias})
+    found = torch.nn.functional.conv2d(regions, state["pre_logits.fc1.weight"], state["pre_logits.fc1.bias"])
+    torch.testing.assert_close(found.flatten(1), layer(regions.flatten(1)), rtol=1e-5, atol=1e-5)
 
 
 def test_packaged_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

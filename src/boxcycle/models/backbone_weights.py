@@ -92,7 +92,8 @@ def _from_torchvision_vgg(state: State) -> State:
     renamed = dict(state)
     for ours, theirs, size in (("pre_logits.fc1", "classifier.0", 7), ("pre_logits.fc2", "classifier.3", 1)):
         if f"{theirs}.weight" in state and f"{theirs}.bias" in state:
-            renamed[f"{ours}.weight"] = renamed.pop(f"{theirs}.weight").reshape(4096, -1, size, size)
+            weight = renamed.pop(f"{theirs}.weight")
+            renamed[f"{ours}.weight"] = weight.reshape(len(weight), -1, size, size)
             renamed[f"{ours}.bias"] = renamed.pop(f"{theirs}.bias")
     return {key: value for key, value in renamed.items() if not key.startswith("classifier.6.")}
 
