@@ -69,6 +69,8 @@ def test_extents() -> None:
         ([[1, 2, 3, 4, 5, "6"]], "finite pixel coordinates"),
         ([[1, 2, 3, 4, 5, math.inf]], "finite pixel coordinates"),
         ([[1, 2, 3, 4, 5, 1e9]], "finite pixel coordinates"),
+        ([[1, 2, math.nan, 4, 5, 6]], "finite pixel coordinates"),
+        ([[math.nan, 2, 3, 4, 5, 10**400]], "finite pixel coordinates"),
         ({"size": [8, 5], "counts": [40]}, r"must be \[5, 8\] \(height, width\), as the image; it is \[8, 5\]"),
         ({"size": [5, 8], "counts": [-1, 41]}, "non-negative integers"),
         ({"size": [5, 8], "counts": [39]}, "must add up to 40, the pixels of the image; they add up to 39"),
