@@ -68,7 +68,7 @@ CHECKS: dict[str, Check] = {
     "class-list-differs": Check("error", "two splits have different classes", STOPS),
     "class-unknown": Check("error", "an object or tag of a class that the list of classes lacks", STOPS),
     "class-unused": Check("info", "a category without objects that only heads all others", "left out of the classes"),
-    "class-left-out": Check("info", "objects or tags of classes that `keep_classes` leaves out", DROPPED, drops=True),
+    "class-left-out": Check("info", "objects of classes that `keep_classes` leaves out", DROPPED, drops=True),
     "class-without-boxes": Check("info", "a class that no box of the split has", KEPT, by_doctor=True),
     # images
     "image-id": Check("error", "an image id that is not an integer, or is there twice", STOPS),

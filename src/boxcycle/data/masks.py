@@ -93,7 +93,6 @@ def _polygon_fault(polygons: list[Any]) -> str | None:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon must be a list of at least 3 points as x, y, x, y, ..."
         # whole-list functions: ten times faster than a test of each number, of which a data set has tens of millions
-        # whole-list functions: ten times faster than a test of each number, of which a data set has tens of millions
         if not set(map(type, polygon)) <= {float, int} or not _near(polygon) or math.isnan(sum(polygon)):
             return "a polygon must hold finite pixel coordinates"
     return None
