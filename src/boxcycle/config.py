@@ -194,7 +194,7 @@ def _validate(model: type[T], keys: Mapping[str, Key], given: Mapping[str, _Give
 def _filled(model: type[BaseModel], given: Mapping[str, Any], default: BaseModel | None = None) -> dict[str, Any]:
     """Nested values for pydantic: the defaults of every section that was touched, and over them what was given.
 
-    Without the former, pydantic would forget the 500 of ``fit: FitConfig = FitConfig(steps=500)`` when ``fit.lr`` is given.
+    Without the former, pydantic would forget that ``fit: FitConfig = FitConfig(steps=500)`` once ``fit.lr`` is given.
     """
     tree = default.model_dump() if default else {}
     for name, field in model.model_fields.items():
