@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from boxcycle.config import ConfigError, config_keys, dump_config, load_config, parse_overrides
 
@@ -110,6 +110,32 @@ def test_the_later_wins_between_a_section_and_its_keys(tmp_path: Path) -> None:
     assert load("data=d", "data.split=val", "data={path: e}").data == Data(path=Path("e"), split="val")
 
 
+class Size(BaseModel):
+    side: int = 600
+    flip: float = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if value == "large":
+            raise ValueError("no preset 'large'")
+        return {"side": 320} if value == "small" else value
+
+
+class Picture(BaseModel):
+    size: Size = Size(flip=0.1)
+
+
+def test_a_text_of_a_section_can_be_refined(tmp_path: Path) -> None:
+    file = write(tmp_path, "size: small")
+    assert load_config(Picture, overrides=["size=small"]).size == Size(side=320, flip=0.5)
+    assert load_config(Picture, overrides=["size=small", "size.flip=0"]).size == Size(side=320, flip=0)
+    assert load_config(Picture, file=file, overrides=["size.flip=0"]).size == Size(side=320, flip=0)
+    assert load_config(Picture, overrides=["size.flip=0", "size=small"]).size == Size(side=320, flip=0.5)
+    with pytest.raises(ConfigError, match=r"^'size': no preset 'large'$"):
+        load_config(Picture, overrides=["size=large"])
+
+
 class Inner(BaseModel):
     a: int = 1
     b: int = 1
@@ -204,6 +230,10 @@ def test_a_wrong_override_gets_its_sentence(overrides: list[str], sentence: str)
         ("data: d\nfit:\n  steps: x\n", ": 'fit.steps' must be a valid integer; found 'x'"),
         ("data: d\nfit:\n  lr: 1\n  steps: 2\n  lr: 3\n", ", line 5: 'lr' is given twice"),
         ("data: [\n", ", line 2: expected the node content, but found '<stream end>'"),
+        (
+            "data: \x07\n",
+            ': unacceptable character #x0007: special characters are not allowed in "<unicode string>", position 6',
+        ),
         ("- data\n", ": expected keys and values, found ['data']"),
     ],
 )

@@ -29,7 +29,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 def commands(path: Path) -> list[str]:
     """Each line of a block, and each span of code, that calls boxcycle with real words; a final backslash goes on."""
     lines = [line for _, text in blocks(path) for line in text.replace("\\\n", " ").splitlines()]
-    spans = re.findall(r"`(boxcycle [^`]+)`", path.read_text(encoding="utf-8"))
+    spans = re.findall(r"`(boxcycle [^`]*(?:=| METHOD| --)[^`]*)`", path.read_text(encoding="utf-8"))
     found = [line.removeprefix("$ ") for line in lines + spans if re.match(r"(\$ )?boxcycle ", line)]
     return [line for line in found if not re.search(r"\.\.\.|[A-Z]{4,}|key=value", line)]
 

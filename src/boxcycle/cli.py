@@ -69,9 +69,9 @@ def doctor(context: typer.Context) -> None:
 @_verb
 def convert(context: typer.Context) -> None:
     """Write a data set in another format."""
-    from boxcycle.data.convert import ConvertConfig, convert
+    from boxcycle.data.convert import ConvertConfig, run_convert
 
-    _call(context, ConvertConfig, convert)
+    _call(context, ConvertConfig, run_convert)
 
 
 @_verb

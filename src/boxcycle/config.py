@@ -5,6 +5,7 @@ one. The rules:
 
 * Keys are dotted (``fit.steps``). Later values win: the models' defaults, the file, the overrides from left to right.
 * A section that has a key ``path`` takes a bare value as its path: ``data=photos`` is ``data.path=photos``.
+  A section may know texts of its own: ``data.resize=small``.
 * Values are YAML with the scalars of version 1.2: ``5e-4`` is a number, ``no`` is the text "no". What is no YAML
   (``*.jpg``) is text, ``~/`` is the home folder, and a list may be written without brackets: ``100,200``.
 * An unknown key, a key given twice in a file and a value of the wrong kind are a :class:`ConfigError` of one sentence.
@@ -22,9 +23,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from boxcycle import yaml12
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -76,15 +78,14 @@ def load_config(model: type[T], *, file: Path | None = None, overrides: Sequence
     for item in _from_file(keys, file) if file else ():
         _put(given, item)
     for name, text in typed:
-        for item in _leaves(keys, _Given(name, _read_value(text), text=text)):
+        for item in _leaves(keys, _Given(name, yaml12.load_or_text(text), text=text)):
             _put(given, item)
     return _validate(model, keys, given)
 
 
 def dump_config(config: BaseModel) -> str:
     """The whole configuration, defaults included, as YAML that :func:`load_config` reads back to an equal one."""
-    values = config.model_dump(mode="json")
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml12.dump(config.model_dump(mode="json"))
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -136,14 +137,16 @@ def unknown(name: str, known: Iterable[str], what: str = "") -> str:
 
 def _from_file(keys: Mapping[str, Key], file: Path) -> Iterator[_Given]:
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        values = yaml12.load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config file {file} is not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{file}{line}: {error.problem}") from error
+    except yaml12.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        raise ConfigError(
+            f"{file}{f', line {mark.line + 1}' if mark else ''}: {' '.join(str(problem or error).split())}"
+        ) from error
     if not isinstance(values, Mapping | None):
         raise ConfigError(f"{file}: expected keys and values, found {reprlib.repr(values)}")
     for name, value in (values or {}).items():
@@ -160,12 +163,22 @@ def _leaves(keys: Mapping[str, Key], given: _Given) -> Iterator[_Given]:
             yield from _leaves(keys, _Given(f"{name}.{key}", part, given.origin))
     elif keys[name].section and f"{name}.path" in keys and not isinstance(value, Mapping | None):
         yield from _leaves(keys, replace(given, name=f"{name}.path"))
+    elif isinstance(value, str) and (preset := _preset(keys[name].section, value)):
+        yield from _leaves(keys, replace(given, value=preset))
     elif keys[name].kind.startswith("list of") and not isinstance(value, list | None):
         yield replace(given, value=(given.text or str(value)).split(","))
     elif isinstance(value, str) and value.startswith("~/"):
         yield replace(given, value=os.path.expanduser(value))
     else:
         yield given
+
+
+def _preset(section: type[BaseModel] | None, text: str) -> dict[str, Any]:
+    """All values of a section that takes a text for the whole of itself, so that its keys may still be changed."""
+    try:
+        return section.model_validate(text).model_dump() if section else {}
+    except ValidationError:
+        return {}  # the whole configuration will say why
 
 
 def _put(given: dict[str, _Given], item: _Given) -> None:
@@ -261,41 +274,3 @@ def _read_back(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_read_back, value))}]"
     return str(value)
-
-
-# --- the YAML that is read and written
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2, which refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes whatever YAML 1.1 or :class:`_Loader` would not read as text."""
-
-
-_SCALARS = {
-    "null": r"~|null|Null|NULL|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?(0|[1-9][0-9]*)",
-    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-}
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern in _SCALARS.items():
-    for _dialect in (_Loader, _Dumper):
-        _dialect.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
-
-
-def _read_value(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        return text

@@ -98,6 +98,12 @@ def test_evaluation_has_no_random_part() -> None:
     assert (PRESETS["paper"].short, PRESETS["paper"].long) == (600, 1024)
 
 
+def test_a_resize_may_be_the_name_of_a_preset():
+    assert ResizeConfig.model_validate("small") == PRESETS["small"] == ResizeConfig(short=320, long=544)
+    with pytest.raises(ValueError, match="no preset 'smal'; there is paper, small, tiny"):
+        ResizeConfig.model_validate("smal")
+
+
 @pytest.mark.parametrize("bad", [{"short": 0}, {"short": 600, "long": 599}, {"flip": 1.5}, {"shorter": 600}])
 def test_refuses_impossible_sizes(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -31,14 +31,26 @@ PER_BOX = (
 )  # what a target says of each box, beside the box
 
 
+SIZES = {"paper": (600, 1024), "small": (320, 544), "tiny": (192, 320)}  # preset: short, long
+
+
 class ResizeConfig(BaseModel):
-    """The size that a model sees, and how often it sees the mirror image."""
+    """The size that a model sees, and how often it sees the mirror image; the name of a preset stands for its sizes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    short: int = Field(default=600, ge=1)  # pixels of the shorter side (MTL-SSL, Faster R-CNN: 600)
-    long: int = Field(default=1024, ge=1)  # the longer side is at most this, and then the shorter one is less
-    flip: float = Field(default=0.5, ge=0, le=1)  # probability of a horizontal flip, in training only
+    short: int = Field(default=600, ge=1, description="pixels of the shorter side (the paper: 600)")
+    long: int = Field(default=1024, ge=1, description="the longer side is at most this, and then the shorter is less")
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip, in training only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in SIZES:
+            raise ValueError(f"no preset '{value}'; there is {', '.join(SIZES)}")
+        return dict(zip(("short", "long"), SIZES[value], strict=True))
 
     @model_validator(mode="after")
     def _long_is_longer(self) -> ResizeConfig:
@@ -47,11 +59,7 @@ class ResizeConfig(BaseModel):
         return self
 
 
-PRESETS = {
-    "paper": ResizeConfig(short=600, long=1024),
-    "small": ResizeConfig(short=320, long=544),
-    "tiny": ResizeConfig(short=192, long=320),
-}
+PRESETS = {name: ResizeConfig(short=short, long=long) for name, (short, long) in SIZES.items()}
 
 
 @dataclass(frozen=True)
