@@ -33,7 +33,7 @@ def boxcycle(*words: object) -> str:
     """Run a verb, which must succeed; returns what it says."""
     result = invoke(*words)
     assert result.exit_code == 0, f"{words}\n{result.output}"
-    return result.output
+    return result.stdout
 
 
 def invoke(*words: object) -> Result:
@@ -70,7 +70,7 @@ def check_results(folder: Path, image_ids: Iterable[int], category_ids: Iterable
 
 def the_whole_way(data: Path, pictures: str, amount: str) -> tuple[list[int], list[int]]:
     """Every verb on one data set; returns the ids of the evaluated images and of the categories."""
-    boxcycle("doctor", f"data={data}")
+    assert json.loads(boxcycle("doctor", f"data={data}", "--json"))["counts"]["error"] == 0
     boxcycle("split", f"data={data}", f"amounts={amount}", "destination=budgets")
     [budget] = Path("budgets").iterdir()
     boxcycle("train", "supervised", f"data={data}", f"data.budget={budget}", "run=plain", *QUICK)
@@ -86,6 +86,9 @@ def the_whole_way(data: Path, pictures: str, amount: str) -> tuple[list[int], li
     image_ids, category_ids = index.image_ids.tolist(), index.category_ids.tolist()
     for folder in (Path("plain"), Path("ssl"), evaluated):
         check_results(folder, image_ids, category_ids)
+        figures = json.loads((folder / "eval.json").read_text())
+        assert len(figures["summary"]) == 12
+        assert [row["name"] for row in figures["per_class"]] == list(index.class_names)
     images = json.loads(Path("found/images.json").read_text())["images"]
     check_results(Path("found"), [row["id"] for row in images], category_ids)
     assert len(list(Path("found").glob("*.jpg"))) == len(images) > 0
