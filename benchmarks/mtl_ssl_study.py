@@ -3,8 +3,10 @@
     python benchmarks/mtl_ssl_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
     python benchmarks/mtl_ssl_study.py table scenes              # prints the table of docs/reproduce/mtl-ssl.md
 
-The refinement trains nothing but its own layer, so one run gives two arms: the same weights with and without it. The run whose tasks do not
-teach the shared features (Table 6's "+Refinement") gives the baseline, exactly (tests/methods/mtl_ssl/test_detector.py).
+A plain detector is trained first; every arm of the seed goes on from it, its tasks' heads copied from the trained one.
+The refinement trains nothing but its own layer, so one run gives two arms: the same weights with and without it. The
+run whose tasks do not teach the shared features (Table 6: "+Refinement") gives the baseline, exactly
+(tests/methods/mtl_ssl/test_detector.py).
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
@@ -38,6 +40,7 @@ from boxcycle.evaluation.predictions import predict_dataset
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
 from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxcycle.models.two_stage import RegionConfig
+from boxcycle.types import Target
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 SMALL = {"windows": 16, "refined": 8}  # in proportion to 32 sampled regions as the paper's 64 to 256
@@ -49,16 +52,17 @@ class Setting:
 
     images: int  # training images of a seed, drawn by boxcycle.data.splits.budget
     pixels: int  # longer side
-    steps: int  # of 4 images
-    judged: int = 100  # images evaluated
+    first_steps: int  # of 4 images, of the plain detector that every arm of the seed starts from; 0: from ImageNet
+    steps: int  # of each arm
+    judged: int = 150  # images evaluated
     lr: float = 5e-4
     tasks: dict[str, Any] = field(default_factory=dict)
 
 
 SETTINGS = {
-    "scenes": Setting(images=100, pixels=160, steps=400),
-    "bccd": Setting(images=20, pixels=160, steps=300),
-    "voc20": Setting(images=138, pixels=160, steps=400),
+    "scenes": Setting(images=200, pixels=256, first_steps=400, steps=200),
+    "bccd": Setting(images=20, pixels=256, first_steps=200, steps=150),
+    "voc20": Setting(images=138, pixels=256, first_steps=600, steps=200),
 }
 # one entry a training run; each gives "<name>" and, where it refines, "<name>, refined"
 RUNS: dict[str, dict[str, Any]] = {
@@ -71,10 +75,17 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+REFINED = {"baseline": "refinement only", "+1,2,3": "all"}  # what the arm with refinement is called
+
+
 def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
     """Training, validation and test split of a set by name."""
     if name == "scenes":
-        path = make_scenes(folder / "scenes-hard-160", SceneConfig(size=160, difficulty="hard"), {"train": 400, "val": 100, "test": 200})
+        path = make_scenes(
+            folder / "scenes-hard-160",
+            SceneConfig(size=160, difficulty="hard"),
+            {"train": 400, "val": 100, "test": 200},
+        )
         return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
     if name == "bccd":
         return tuple(read_split(REAL / "bccd", split) for split in ("train", "val", "test"))  # type: ignore[return-value]
@@ -84,32 +95,44 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
     return train, val, val  # it has no third split: settings are those found on scenes
 
 
-def build(num_classes: int, tasks: dict[str, Any]) -> MultiTaskDetector:
-    """The detector with its tasks."""
-    regions = RegionConfig(sampled=32)
-    config = FasterRCNNConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, proposals=300, regions=regions)
-    return MultiTaskDetector(FasterRCNN(num_classes, config), TaskConfig(**(SMALL | tasks)))
+def build_detector(num_classes: int) -> FasterRCNN:
+    """The plain detector of every arm, its backbone from ImageNet."""
+    config = FasterRCNNConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))
+    return FasterRCNN(num_classes, config)
 
 
-def train(train_index: Index, setting: Setting, tasks: dict[str, Any], seed: int, threads: int) -> tuple[MultiTaskDetector, float]:
-    """Train one run; returns the model and the seconds it took."""
-    torch.manual_seed(seed)
-    model = build(train_index.num_classes, setting.tasks | tasks)
-    dataset = DetectionDataset(train_index, make_transform(resize(setting), train=True), cache=True)
+def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: int, threads: int) -> float:
+    """Train a model in place; returns the seconds of processor time it took."""
+    dataset = DetectionDataset(index, make_transform(resize(setting), train=True), cache=True)
     config = FitConfig(
-        steps=setting.steps, lr=setting.lr, clip="group", threads=threads, workers=0, seed=seed, log_every=setting.steps, save_every=0
+        steps=steps, lr=setting.lr, clip="group", threads=threads, workers=0, seed=seed, log_every=steps, save_every=0
     )
+
+    def batches(start: int, *_: int) -> Iterable[tuple[list[Tensor], list[Target]]]:
+        return make_loader(dataset, batch_size=4, steps=steps, seed=seed, start_step=start)
+
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, lambda start, *_: make_loader(dataset, batch_size=4, steps=setting.steps, seed=seed, start_step=start), config, Path(folder))
-    return model, time.process_time() - begun
+        fit(model, batches, config, Path(folder))
+    return time.process_time() - begun
+
+
+def first_weights(index: Index, setting: Setting, seed: int, threads: int) -> dict[str, Tensor]:
+    """The plain detector after its first steps: where every arm of the seed starts."""
+    torch.manual_seed(seed)
+    detector = build_detector(index.num_classes)
+    if setting.first_steps:
+        train(detector, index, setting, setting.first_steps, 1000 + seed, threads)
+    return {name: value.clone() for name, value in detector.state_dict().items()}
 
 
 def judge(model: nn.Module, index: Index, setting: Setting) -> dict[str, float]:
     """AP, AP50 and AP75 on a split, from the 100 best proposals of each image."""
     detector = model.detector if isinstance(model, MultiTaskDetector) else model
     detector.proposer.count = 100
-    dataset = DetectionDataset(index.subset(range(min(len(index), setting.judged))), make_transform(resize(setting), train=False))
+    dataset = DetectionDataset(
+        index.subset(range(min(len(index), setting.judged))), make_transform(resize(setting), train=False)
+    )
     summary = coco_metrics(dataset.index, predict_dataset(model, dataset)).summary
     detector.proposer.count = 300
     return {name: summary[name] for name in ("AP", "AP50", "AP75")}
@@ -119,13 +142,15 @@ def resize(setting: Setting) -> ResizeConfig:
     return ResizeConfig(short=setting.pixels, long=setting.pixels)
 
 
-def run_one(name: str, run: str, setting: Setting, seed: int, data: tuple[Index, Index, Index], split: str, threads: int) -> dict[str, Any]:
+def run_one(
+    run: str, first: dict[str, Tensor], index: Index, judged: Index, setting: Setting, seed: int, threads: int
+) -> dict[str, Any]:
     """Train one run of one seed and judge it with and without refinement."""
-    pool, val, test = data
-    images = budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed)
-    model, seconds = train(pool.subset(images), setting, RUNS[run], seed, threads)
-    judged = val if split == "val" else test
-    row = {"data": name, "split": split, "run": run, "seed": seed, "setting": asdict(setting), "seconds": round(seconds, 1)}
+    detector = build_detector(index.num_classes)
+    detector.load_state_dict(first)
+    tasks = setting.tasks | RUNS[run]  # a task that is off stays off
+    model = MultiTaskDetector(detector, TaskConfig(**(SMALL | tasks)))
+    row: dict[str, Any] = {"seconds": round(train(model, index, setting, setting.steps, seed, threads), 1)}
     if model.refiner is not None:
         row["refined"] = judge(model, judged, setting)
         model.refiner = None
@@ -138,14 +163,18 @@ def arms(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[int, flo
     for row in rows:
         found.setdefault(row["run"], {})[row["seed"]] = row["plain"][metric]
         if "refined" in row:
-            name = "refinement only" if row["run"] == "baseline" else "all" if row["run"] == "+1,2,3" else f"{row['run']}, refined"
+            name = REFINED.get(row["run"], f"{row['run']}, refined")
             found.setdefault(name, {})[row["seed"]] = row["refined"][metric]
     return found
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Means, and paired differences to the baseline with their 95 % interval."""
-    seconds = {run: np.mean([row["seconds"] for row in rows if row["run"] == run]) for run in RUNS if any(r["run"] == run for r in rows)}
+    seconds = {
+        run: np.mean([row["seconds"] for row in rows if row["run"] == run])
+        for run in RUNS
+        if any(r["run"] == run for r in rows)
+    }
     print("| arm | seeds | AP | AP50 | AP50 - baseline (95 %) | AP - baseline (95 %) | CPU s a run |")
     print("|---|---|---|---|---|---|---|")
     by_metric = {metric: arms(rows, metric) for metric in ("AP", "AP50")}
@@ -157,7 +186,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             seeds = sorted(set(by_metric[metric][arm]) & set(baseline[metric]))
             new, old = ([source[seed] for seed in seeds] for source in (by_metric[metric][arm], baseline[metric]))
             cells.append("" if arm == "baseline" else str(paired_difference(new, old)))
-        run = {"refinement only": "baseline", "all": "+1,2,3"}.get(arm, arm.removesuffix(", refined"))
+        run = {name: run for run, name in REFINED.items()}.get(arm, arm.removesuffix(", refined"))
         print("| " + " | ".join([*cells, f"{seconds[run]:.0f}"]) + " |")
 
 
@@ -169,27 +198,48 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    parser.add_argument("--steps", type=int, help="instead of the setting's own")
-    parser.add_argument("--images", type=int, help="instead of the setting's own")
-    parser.add_argument("--tasks", type=json.loads, default={}, help='settings of all runs, such as \'{"multi_object": 0.1}\'')
+    for name in ("images", "first-steps", "steps"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    parser.add_argument(
+        "--tasks", type=json.loads, default={}, help="settings of all runs, such as '{\"multi_object\": 0.1}'"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mtl-ssl-study"))
     options = parser.parse_args()
-    changes = {name: getattr(options, name) for name in ("steps", "images") if getattr(options, name)}
+    changes = {
+        name: getattr(options, name)
+        for name in ("images", "first_steps", "steps")
+        if getattr(options, name) is not None
+    }
     setting = replace(SETTINGS[options.data], **changes)
     setting = replace(setting, tasks=setting.tasks | options.tasks)
     results = options.out / "results.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-    mine = [row for row in known if (row["data"], row["split"]) == (options.data, options.split) and row["setting"] == asdict(setting)]
+    mine = [
+        row
+        for row in known
+        if (row["data"], row["split"]) == (options.data, options.split) and row["setting"] == asdict(setting)
+    ]
     if options.job == "run":
         data = open_data(options.data, options.out)
         done = {(row["run"], row["seed"]) for row in mine}
+        pool, judged = data[0], data[1 if options.split == "val" else 2]
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            for run in options.runs:
-                if (run, seed) in done:
-                    continue
-                row = run_one(options.data, run, setting, seed, data, options.split, options.threads)
+            missing = [run for run in options.runs if (run, seed) not in done]
+            if not missing:
+                continue
+            index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
+            first = first_weights(index, setting, seed, options.threads)
+            for run in missing:
+                about = {
+                    "data": options.data,
+                    "split": options.split,
+                    "run": run,
+                    "seed": seed,
+                    "setting": asdict(setting),
+                }
+                row = about | run_one(run, first, index, judged, setting, seed, options.threads)
                 with results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 mine.append(row)
