@@ -6,8 +6,10 @@ Shape letters, used in every docstring of the package:
     R  sampled RoIs of a batch  M  windows of an image              Q  queries
     K  foreground classes       C  channels                         H, W  height and width
 
-Boxes are ``xyxy``, absolute pixels, float32, half-open continuous coordinates (a box from 0 to 10 is 10 pixels wide). Docstrings name
-their frame: *original* (the image file), or *image* (the tensor that the model is given, after resizing and augmentation). Image sizes
+Boxes are ``xyxy``, absolute pixels, float32, half-open continuous coordinates (a box from 0 to 10 is 10 pixels wide).
+Docstrings name
+their frame: *original* (the image file), or *image* (the tensor that the model is given, after resizing and
+augmentation). Image sizes
 are ``(height, width)``. Labels are 1..K; 0 is background.
 """
 
@@ -27,13 +29,18 @@ class _RequiredTarget(TypedDict):
 class Target(_RequiredTarget, total=False):
     """What is known about one image: torchvision's target dict and what few labels need beside it.
 
-    Required: ``boxes`` [N, 4] xyxy, image frame; ``labels`` [N] int64 in 1..K (0 only for an ignore region of unknown class).
+    Required: ``boxes`` [N, 4] xyxy, image frame; ``labels`` [N] int64 in 1..K (0 only for an ignore region of unknown
+    class).
 
-    Optional: ``image_id`` int; ``area`` [N] float32; ``iscrowd`` [N] bool: an ignore region, which teaches neither object nor
-    background; ``difficult`` [N] bool (VOC: learnt from, left out of the score); ``masks`` [N, H, W] bool; ``image_labels`` [K] float32:
-    the image's tags (1 present, 0 absent); ``source`` [N] int64: 0 human, 1 mined, 2 prior; ``weight`` [N] float32: multiplies the losses
+    Optional: ``image_id`` int; ``area`` [N] float32; ``iscrowd`` [N] bool: an ignore region, which teaches neither
+    object nor
+    background; ``difficult`` [N] bool (VOC: learnt from, left out of the score); ``masks`` [N, H, W] bool;
+    ``image_labels`` [K] float32:
+    the image's tags (1 present, 0 absent); ``source`` [N] int64: 0 human, 1 mined, 2 prior; ``weight`` [N] float32:
+    multiplies the losses
     of the box; ``annotated`` bool: False means that nobody looked, which is not the same as an image without objects;
-    ``original_size`` (height, width) of the image file; ``seed`` int: seeds every random draw of the losses of this image, so that a step
+    ``original_size`` (height, width) of the image file; ``seed`` int: seeds every random draw of the losses of this
+    image, so that a step
     does not depend on how images are spread over batches, workers and processes.
     """
 
@@ -53,7 +60,8 @@ class Target(_RequiredTarget, total=False):
 class Detections(TypedDict):
     """What a detector found in one image, best score first.
 
-    ``boxes`` [D, 4] xyxy (image frame from a model, original frame in predictions), ``labels`` [D] int64 in 1..K, ``scores`` [D] in
+    ``boxes`` [D, 4] xyxy (image frame from a model, original frame in predictions), ``labels`` [D] int64 in 1..K,
+    ``scores`` [D] in
     [0, 1], ``probs`` [D, K+1]: the whole class distribution of each detection, background first.
     """
 
@@ -64,7 +72,9 @@ class Detections(TypedDict):
 
 
 class ImageList(NamedTuple):
-    """A padded batch: ``tensors`` [B, 3, H, W], normalised, zero where padded at the right and bottom; ``sizes``: each image's own (height, width)."""
+    """A padded batch: ``tensors`` [B, 3, H, W], normalised, zero where padded at the right and bottom; ``sizes``:
+    each image's own (height, width).
+    """
 
     tensors: Tensor
     sizes: list[tuple[int, int]]
@@ -73,7 +83,8 @@ class ImageList(NamedTuple):
 def check_target(target: Target, image_size: tuple[int, int], num_classes: int) -> None:
     """Raise ``ValueError`` with one sentence (image, box, expected, found) if a target cannot be learnt from.
 
-    torchvision's detectors accept xywh passed as xyxy, boxes outside the image, and end in an IndexError on a label above K; all three are
+    torchvision's detectors accept xywh passed as xyxy, boxes outside the image, and end in an IndexError on a label
+    above K; all three are
     refused here, before a loss is computed.
     """
     import torch

@@ -44,7 +44,9 @@ def test_images_are_normalised_and_padded_with_zeros(detector: FasterRCNN) -> No
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(detector: FasterRCNN) -> None:
-    """Which is what makes two processes equal one. The images are of one size: padding reaches into a small one's features."""
+    """Which is what makes two processes equal one. The images are of one size: padding reaches into a small one's
+    features.
+    """
     images = [image(64, 64, seed) for seed in range(3)]
     targets = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), *TARGETS[1:]]
     together = detector.losses(images, targets)

@@ -1,7 +1,9 @@
 """One split of a data set as a handful of flat arrays.
 
-Every format is read into an :class:`Index` and written from one. Whatever belongs to boxes lies in arrays of all boxes of all images, and
-``box_offsets`` cuts them by image; texts lie in one byte buffer (:class:`Strings`). A forked loader worker therefore touches no reference
+Every format is read into an :class:`Index` and written from one. Whatever belongs to boxes lies in arrays of all boxes
+of all images, and
+``box_offsets`` cuts them by image; texts lie in one byte buffer (:class:`Strings`). A forked loader worker therefore
+touches no reference
 count of a Python object per image, and its memory stays flat.
 """
 
@@ -22,7 +24,9 @@ class Strings(Sequence[str]):
     def __init__(self, texts: Iterable[str]) -> None:
         encoded = [text.encode() for text in texts]
         self.bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self.offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)]).astype(np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)]).astype(
+            np.int64
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

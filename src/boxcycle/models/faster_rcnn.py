@@ -1,6 +1,8 @@
-"""Faster R-CNN with a trunk/head split backbone: RoIAlign on the trunk's map, then the backbone's own last stage for each region.
+"""Faster R-CNN with a trunk/head split backbone: RoIAlign on the trunk's map, then the backbone's own last stage for
+each region.
 
-Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015, in the C4 form.
+Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015, in the C4
+form.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class FasterRCNNConfig(BaseModel):
 
 
 class RegionHead(nn.Module):
-    """Class logits of regions: RoIAlign, a backbone's last stage, one fully connected layer. The "conv5 head" of the papers."""
+    """Class logits of regions: RoIAlign, a backbone's last stage, one fully connected layer. The "conv5 head" of the
+    papers.
+    """
 
     def __init__(self, stage: nn.Module, stride: int, size: int, channels: int, num_classes: int) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
 """A two-stage detector in named stages: features, propose, sample, classify, detect.
 
-The stages are methods, so that a method of the package can stand between them (refine the class logits, classify other windows of the same
-maps). Every loss is the mean over the images of a loss of the image alone; together with each image's own random seed that makes the loss of
+The stages are methods, so that a method of the package can stand between them (refine the class logits, classify other
+windows of the same
+maps). Every loss is the mean over the images of a loss of the image alone; together with each image's own random seed
+that makes the loss of
 a batch the mean of the losses of its parts, however the parts are spread over processes.
 """
 
@@ -16,6 +18,7 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from boxcycle.models.backbone import Backbone
 from boxcycle.models.proposals import RegionProposer
 from boxcycle.ops.matching import assign, sample_balanced
 from boxcycle.ops.randomness import image_generator
@@ -47,8 +50,10 @@ class RegionConfig(BaseModel):
 class RoIs(NamedTuple):
     """The regions of a batch that teach the second stage; lists have one entry an image, R in all.
 
-    ``boxes`` [R_i, 4] xyxy, image frame; ``labels`` [R] int64, 0 background; ``matched`` [R] int64: the row of the target's box that an object
-    learns; ``wanted`` [R, 4]: its encoded box; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i), times its box's weight.
+    ``boxes`` [R_i, 4] xyxy, image frame; ``labels`` [R] int64, 0 background; ``matched`` [R] int64: the row of the
+    target's box that an object
+    learns; ``wanted`` [R, 4]: its encoded box; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i),
+    times its box's weight.
     """
 
     boxes: list[Tensor]
@@ -61,7 +66,8 @@ class RoIs(NamedTuple):
 class TwoStageDetector(nn.Module):
     """Region proposals, then a class and a box for each. Subclasses say what the region head is.
 
-    ``head(maps, boxes)`` takes the feature maps and a list of boxes [R_i, 4] (image frame) and gives class logits [R, K+1] and class-wise box
+    ``head(maps, boxes)`` takes the feature maps and a list of boxes [R_i, 4] (image frame) and gives class logits [R,
+    K+1] and class-wise box
     deltas [R, K, 4].
     """
 
@@ -69,7 +75,7 @@ class TwoStageDetector(nn.Module):
     watched: dict[str, Tensor]
 
     def __init__(
-        self, backbone: nn.Module, proposer: RegionProposer, head: nn.Module, num_classes: int, config: RegionConfig
+        self, backbone: Backbone, proposer: RegionProposer, head: nn.Module, num_classes: int, config: RegionConfig
     ) -> None:
         super().__init__()
         self.backbone, self.proposer, self.head = backbone, proposer, head
@@ -195,19 +201,17 @@ def thin(rois: RoIs, limit: int) -> tuple[RoIs, Tensor]:
 
     Rows are evenly spread: objects come first among an image's sampled regions, and keep their part.
     """
-    parts, start = [], 0
+    kept, rows, growth, start = [], [], [], 0
     for boxes in rois.boxes:
         count = min(len(boxes), limit)
-        rows = torch.arange(count, device=boxes.device) * len(boxes) // max(count, 1)
-        parts.append(
-            (boxes[rows], rows + start, rows.new_full((count,), len(boxes) / max(count, 1), dtype=rois.share.dtype))
-        )
+        chosen = torch.arange(count, device=boxes.device) * len(boxes) // max(count, 1)
+        kept.append(boxes[chosen])
+        rows.append(chosen + start)
+        growth.append(rois.share.new_full((count,), len(boxes) / max(count, 1)))
         start += len(boxes)
-    boxes, all_rows, growth = (list(column) for column in zip(*parts, strict=True))
-    rows = torch.cat(all_rows)
-    return RoIs(
-        boxes, rois.labels[rows], rois.matched[rows], rois.wanted[rows], rois.share[rows] * torch.cat(growth)
-    ), rows
+    row = torch.cat(rows)
+    share = rois.share[row] * torch.cat(growth)
+    return RoIs(kept, rois.labels[row], rois.matched[row], rois.wanted[row], share), row
 
 
 def class_loss(logits: Tensor, rois: RoIs) -> Tensor:

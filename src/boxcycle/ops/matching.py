@@ -17,7 +17,8 @@ IGNORED = -1  # a label: teaches nothing
 class Assignment(NamedTuple):
     """What P candidates of an image are to learn.
 
-    ``labels`` [P] int64: 1..K object, 0 background, -1 ignored; ``matched`` [P] int64: the row of the box in the target, 0 where none.
+    ``labels`` [P] int64: 1..K object, 0 background, -1 ignored; ``matched`` [P] int64: the row of the box in the
+    target, 0 where none.
     """
 
     labels: Tensor
@@ -30,7 +31,8 @@ def assign(
     """Assign to each candidate the annotated box that it overlaps most. [Faster R-CNN, section 3.1.2]
 
     IoU of at least ``positive_iou`` makes an object, below ``negative_iou`` background, between the two ignored. With
-    ``best_for_each_box`` the candidates that overlap a box most are its objects whatever their IoU, if it is above 0. A background
+    ``best_for_each_box`` the candidates that overlap a box most are its objects whatever their IoU, if it is above 0.
+    A background
     candidate of which at least half lies in an ignore region (``iscrowd``) is ignored.
 
     Shapes: candidates [P, 4] xyxy, image frame.

@@ -107,7 +107,9 @@ def test_heads_start_as_copies_and_are_trained_apart(tiny: str) -> None:
 
 
 def test_refinement_equals_classifying_every_window_of_every_region(tiny: str) -> None:
-    """The whole image is classified once an image, and background regions of the mean without gradient: savings that change nothing."""
+    """The whole image is classified once an image, and background regions of the mean without gradient: savings that
+    change nothing.
+    """
     model = build(tiny).eval()
     batch = model.detector.batch(IMAGES)
     maps = model.detector.features(batch)

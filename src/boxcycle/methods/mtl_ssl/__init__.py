@@ -1,4 +1,6 @@
-"""MTL-SSL: Lee, Na and Kim, "Multi-Task Self-Supervised Object Detection via Recycling of Bounding Box Annotations", CVPR 2019."""
+"""MTL-SSL: Lee, Na and Kim, "Multi-Task Self-Supervised Object Detection via Recycling of Bounding Box Annotations",
+CVPR 2019.
+"""
 
 from boxcycle.methods.mtl_ssl.train import Config, build, train
 

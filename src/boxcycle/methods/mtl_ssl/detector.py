@@ -19,12 +19,15 @@ from boxcycle.models.two_stage import RoIs, TwoStageDetector, accuracy, class_lo
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import Detections, ImageList, Target
 
-WINDOW_STREAM = 2  # see ops.randomness: the draw of windows; apart from the detector's draws, which stay what they are without the tasks
+# see ops.randomness: the draw of windows; apart from the detector's draws, which stay what they are without the tasks
+WINDOW_STREAM = 2
 FOREGROUND_GRID = 64  # cells a side: the released code
 
 
 class TaskConfig(BaseModel):
-    """The auxiliary tasks: their weights in the loss (0 switches a task off) and the choices that the paper leaves open."""
+    """The auxiliary tasks: their weights in the loss (0 switches a task off) and the choices that the paper leaves
+    open.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +64,7 @@ class TaskConfig(BaseModel):
     def _refinement_has_inputs(self) -> TaskConfig:
         if self.refinement and not (self.multi_object or self.closeness):
             raise ValueError(
-                "refinement needs multi_object or closeness above 0: it refines by what they say; or set refinement to 0"
+                "refinement needs multi_object or closeness above 0, by which it refines; or set refinement to 0"
             )
         return self
 
@@ -69,11 +72,18 @@ class TaskConfig(BaseModel):
 class MultiTaskDetector(nn.Module):
     """MTL-SSL on any two-stage detector. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
 
-    The window and closeness heads are copies of the detector's region head, weights included (replicate initialisation): build it from a
-    pretrained backbone or from a trained detector. The losses are unweighted; ``loss_weights`` has Eq. 3's and 4's weights.
+    The window and closeness heads are copies of the detector's region head, weights included (replicate
+    initialisation): build it from a
+    pretrained backbone or from a trained detector. The losses are unweighted; ``loss_weights`` has Eq. 3's and 4's
+    weights.
     """
 
     watched: dict[str, Tensor]
+    # a module, or None where the task is off; Any, because a type checker cannot know which methods run then
+    window_head: Any
+    closeness_head: Any
+    foreground_head: Any
+    refiner: Any
 
     def __init__(self, detector: TwoStageDetector, config: TaskConfig | None = None) -> None:
         super().__init__()
@@ -108,7 +118,8 @@ class MultiTaskDetector(nn.Module):
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """The detector's losses and those of the tasks, keys as :attr:`loss_weights`.
 
-        Shapes: images [3, H_i, W_i] in [0, 1]; targets in the image frame. Labels and windows are made here, from the augmented boxes.
+        Shapes: images [3, H_i, W_i] in [0, 1]; targets in the image frame. Labels and windows are made here, from the
+        augmented boxes.
         """
         detector, tasks = self.detector, self.config
         batch = detector.batch(images, targets)
@@ -131,7 +142,9 @@ class MultiTaskDetector(nn.Module):
         return terms
 
     def predict(self, images: list[Tensor]) -> list[Detections]:
-        """Detections of each image, best first, image frame, classes refined. Shapes: images [3, H_i, W_i] in [0, 1]."""
+        """Detections of each image, best first, image frame, classes refined. Shapes: images [3, H_i, W_i] in [0,
+        1].
+        """
         detector = self.detector
         batch = detector.batch(images)
         maps = detector.features(batch)
@@ -150,7 +163,8 @@ class MultiTaskDetector(nn.Module):
     ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
-        Shapes: boxes: a list of [R_i, 4], image frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
+        Shapes: boxes: a list of [R_i, 4], image frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits
+        of each image.
         """
         counts = [len(regions) for regions in boxes]
         around = None if self.window_head is None else self._window_logits(maps, batch, boxes)
@@ -191,7 +205,9 @@ class MultiTaskDetector(nn.Module):
     def _closeness(
         self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]
     ) -> tuple[Tensor, Tensor | None]:
-        """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without gradient, for the refinement."""
+        """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without
+        gradient, for the refinement.
+        """
         counts = [len(boxes) for boxes in rois.boxes]
         wanted, objects, rest = [], [], []
         per_image = zip(
@@ -242,7 +258,9 @@ class MultiTaskDetector(nn.Module):
 
     @torch.no_grad()
     def _window_logits(self, maps: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
-        """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is classified once an image."""
+        """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
+        classified once an image.
+        """
         count = self.config.refinement_windows
         grown = [
             labels.refinement_windows(regions, size, count)[:, :-1]
@@ -255,7 +273,9 @@ class MultiTaskDetector(nn.Module):
 
 
 def image_sums(logits: Tensor, boxes: list[Tensor]) -> Tensor:
-    """Sum of the rows of each image. Shapes: logits [R, K+1], boxes: a list of [R_i, 4]; returns [B, K+1], without gradient."""
+    """Sum of the rows of each image. Shapes: logits [R, K+1], boxes: a list of [R_i, 4]; returns [B, K+1], without
+    gradient.
+    """
     counts = [len(regions) for regions in boxes]
     return torch.stack([rows.sum(0) for rows in logits.detach().split(counts)])
 
@@ -266,7 +286,9 @@ def image_means(logits: Tensor, counts: list[int]) -> Tensor:
 
 
 def mean_of_means(values: Tensor, counts: list[int]) -> Tensor:
-    """Mean over the images of the mean of each image's values, 0 for an image without. Shapes: values [R]; returns a scalar."""
+    """Mean over the images of the mean of each image's values, 0 for an image without. Shapes: values [R]; returns a
+    scalar.
+    """
     return image_means(values[:, None], counts).mean()
 
 

@@ -1,6 +1,7 @@
 """The losses of the three auxiliary tasks and of the refinement. [MTL-SSL section 3.4]
 
-All return one value an image or a region, not yet averaged over the batch, so that the detector can weigh images equally.
+All return one value an image or a region, not yet averaged over the batch, so that the detector can weigh images
+equally.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def multi_object_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def closeness_loss(logits: Tensor, labels: Tensor, *, background: bool = True) -> Tensor:
     """Soft cross entropy of each object, L_c. [MTL-SSL Eq. 2]
 
-    ``background=False`` is the released code's form: the softmax runs over the foreground classes alone, and an object without neighbours has
+    ``background=False`` is the released code's form: the softmax runs over the foreground classes alone, and an object
+    without neighbours has
     no loss.
 
     Shapes: logits [R, K+1], labels [R, K+1]; returns [R].
@@ -33,7 +35,8 @@ def closeness_loss(logits: Tensor, labels: Tensor, *, background: bool = True) -
 def foreground_loss(logits: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """Two-way cross entropy of background against foreground, L_f, a mean over the cells of an image. [MTL-SSL Eq. 2]
 
-    Shapes: logits [B, 2, h, w] (background first), mask [B, h, w] of 0 and 1, weights [B, h, w] of mean 1 or None; returns [B].
+    Shapes: logits [B, 2, h, w] (background first), mask [B, h, w] of 0 and 1, weights [B, h, w] of mean 1 or None;
+    returns [B].
     """
     losses = cross_entropy(logits, mask.long(), reduction="none")
     if weights is not None:

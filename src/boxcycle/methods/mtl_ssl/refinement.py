@@ -1,4 +1,6 @@
-"""The layer that corrects a region's class logits by what the auxiliary tasks say of its surroundings. [MTL-SSL section 3.3]"""
+"""The layer that corrects a region's class logits by what the auxiliary tasks say of its surroundings. [MTL-SSL
+section 3.3]
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,12 @@ from torch import Tensor, nn
 class Refiner(nn.Module):
     """x' = x + Wr [x, m1, ..., mNr, c] + b. [MTL-SSL Eq. 1]
 
-    ``x``: the region's class logits; ``m1..mNr``: the multi-object head's logits of the windows around it, the region first, the whole image
-    last; ``c``: the mean of the closeness head's logits over the regions of its image. A task that is switched off leaves its block out. Logits
-    go in, logits come out. The gradient of the refinement loss stops at the inputs: it trains this layer alone. ``leak=True`` lets it through
+    ``x``: the region's class logits; ``m1..mNr``: the multi-object head's logits of the windows around it, the region
+    first, the whole image
+    last; ``c``: the mean of the closeness head's logits over the regions of its image. A task that is switched off
+    leaves its block out. Logits
+    go in, logits come out. The gradient of the refinement loss stops at the inputs: it trains this layer alone.
+    ``leak=True`` lets it through
     the residual x, as the released code does.
     """
 
@@ -19,14 +24,17 @@ class Refiner(nn.Module):
         super().__init__()
         width = num_classes + 1
         self.layer = nn.utils.skip_init(nn.Linear, width * (1 + windows + closeness), width)
-        # 0.01: the released configurations; x' is nearly x at the start. Own generator: the detector's weights do not depend on it
+        # 0.01: the released configurations; x' is nearly x at the start. Own generator: the detector's weights do not
+        # depend on it
         generator = torch.Generator().manual_seed(0)
         nn.init.trunc_normal_(self.layer.weight, std=0.01, a=-0.02, b=0.02, generator=generator)
         nn.init.zeros_(self.layer.bias)
         self.leak = leak
 
     def forward(self, logits: Tensor, windows: Tensor | None, closeness: Tensor | None) -> Tensor:
-        """Shapes: logits [R, K+1], windows [R, Nr, K+1], closeness [R, K+1] (each row its image's mean); returns [R, K+1]."""
+        """Shapes: logits [R, K+1], windows [R, Nr, K+1], closeness [R, K+1] (each row its image's mean); returns [R,
+        K+1].
+        """
         blocks = [logits]
         if windows is not None:
             blocks.append(windows.flatten(1))
