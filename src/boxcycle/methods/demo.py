@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,8 +29,8 @@ class DemoConfig(BaseModel):
 
     run: Path = Field(Path("runs/demo"), description="folder for the scenes, both runs and the report")
     images: int = Field(100, ge=8, description="training images; half as many are evaluated")
-    size: int = Field(160, ge=64, description="pixels of the longer side")
-    steps: int = Field(150, ge=1, description="steps of each of the two runs")
+    size: int = Field(256, ge=64, description="pixels of the longer side")
+    steps: int = Field(200, ge=1, description="steps of each of the two runs")
     seed: int = Field(0, ge=0, description="seeds the scenes, the order and all draws")
     overwrite: bool = Field(True, description="throw away an earlier demonstration")
 
@@ -53,13 +54,15 @@ def demo(config: DemoConfig) -> None:
 
 def arm(method: str, scenes: Path, config: DemoConfig) -> TrainConfig:
     """The configuration of one of the two runs: equal but for the method."""
-    settings = {
+    settings: dict[str, Any] = {
         "data": DataConfig(path=scenes, resize=ResizeConfig(short=config.size, long=config.size), cache=True),
-        "detector": FasterRCNNConfig(proposals=100, regions=RegionConfig(sampled=32)),
+        "detector": FasterRCNNConfig(proposals=100, roi_size=4, regions=RegionConfig(sampled=32)),
         "fit": FitConfig(steps=config.steps, seed=config.seed, workers=0, eval_every=0, save_every=0),
         "run": config.run / method,
         "overwrite": config.overwrite,
     }
+    if method == "mtl_ssl":
+        settings["tasks"] = {"windows": 16, "refined": 8}  # to 32 sampled regions about what the paper's 64 are to 256
     return METHODS[method].Config(**settings)
 
 
