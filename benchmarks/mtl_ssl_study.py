@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "first-steps", "steps"):
+    for name in ("images", "pixels", "first-steps", "steps"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
     parser.add_argument(
         "--tasks", type=json.loads, default={}, help="settings of all runs, such as '{\"multi_object\": 0.1}'"
@@ -206,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {
         name: getattr(options, name)
-        for name in ("images", "first_steps", "steps")
+        for name in ("images", "pixels", "first_steps", "steps")
         if getattr(options, name) is not None
     }
     setting = replace(SETTINGS[options.data], **changes)
