@@ -17,7 +17,7 @@ class FitConfig(BaseModel):
     accumulate: int = Field(1, ge=1, description="micro-batches a step: less memory, the same images a step")
 
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd with momentum")
-    lr: float = Field(5e-4, gt=0, description="highest learning rate of the schedule")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay, where a parameter group names no other")
     schedule: Literal["one_cycle", "cosine", "steps", "constant"] = Field(
