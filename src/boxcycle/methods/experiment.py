@@ -208,7 +208,9 @@ def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path, w
     wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if wrong:
         shapes = f"{found.get(wrong[0], 'missing')} in the file, {wanted.get(wrong[0], 'missing')} here"
-        raise ValueError(f"{file} is of another model{which}: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}")
+        raise ValueError(
+            f"{file} is of another model{which}: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}"
+        )
     model.load_state_dict(tensors)
 
 

@@ -141,8 +141,8 @@ def test_it_overfits_four_images(tasks: bool) -> None:
     images, targets = coloured()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=7e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=7e-4, total_steps=60)
-    for step in range(60):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=7e-4, total_steps=90)
+    for step in range(90):
         seeded = [its | {"seed": 4 * step + number} for number, its in enumerate(targets)]
         losses = model.losses(images, seeded)
         optimizer.zero_grad()
