@@ -89,5 +89,5 @@ def test_a_run_of_the_other_detector_is_refused_by_name(
 
 
 def test_a_run_goes_on_with_its_own_detector_only(configure: MakeConfig, rfcn_run: Path) -> None:
-    with pytest.raises(ValueError, match="started with other settings: .*detector.name was rfcn and is faster_rcnn"):
+    with pytest.raises(ValueError, match=r"started with other settings: .*detector\.name was rfcn and is faster_rcnn"):
         Experiment("supervised", configure(run=rfcn_run, resume=True))
