@@ -38,7 +38,8 @@ from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
-from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
@@ -100,7 +101,7 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
 
 def build_detector(num_classes: int) -> FasterRCNN:
     """The plain detector of every arm, its backbone from ImageNet."""
-    config = FasterRCNNConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))
+    config = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))
     return FasterRCNN(num_classes, config)
 
 

@@ -35,7 +35,8 @@ from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
-from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.faster_rcnn import FasterRCNN
 
 WARM_UP = 3  # steps of each side that do not count
 
@@ -44,7 +45,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = FasterRCNNConfig(backbone=options.backbone)
+    config = DetectorConfig(backbone=options.backbone)
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_data(options, Path(folder))
         images = [dataset[number][0] for number in range(min(len(dataset), 10))]
@@ -103,7 +104,7 @@ class AlignedPool(MultiScaleRoIAlign):
         return roi_align(x["0"], boxes, self.size, 1 / self.stride, sampling_ratio=2, aligned=True)
 
 
-def assemble(ours: FasterRCNN, config: FasterRCNNConfig, size: int) -> nn.Module:
+def assemble(ours: FasterRCNN, config: DetectorConfig, size: int) -> nn.Module:
     """torchvision's Faster R-CNN with copies of our parts and our settings."""
     region, regions = ours.head.region, config.regions
     return TorchvisionFasterRCNN(

@@ -23,7 +23,8 @@ from boxcycle.engine.fit import fit
 from boxcycle.engine.metrics import read_metrics
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
 from boxcycle.models.backbone import RoIHead
-from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
@@ -46,7 +47,7 @@ def build(seed: int = 0) -> MultiTaskDetector:
     """A small detector with all tasks and the refinement."""
     torch.manual_seed(seed)
     regions = RegionConfig(sampled=8)
-    config = FasterRCNNConfig(anchor_sizes=(16, 32), proposals=20, roi_size=4, rpn_sampled=32, regions=regions)
+    config = DetectorConfig(anchor_sizes=(16, 32), proposals=20, roi_size=4, rpn_sampled=32, regions=regions)
     return MultiTaskDetector(FasterRCNN(3, config, backbone=TinyBackbone()), TaskConfig(windows=8, refined=4))
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig, thin
 from boxcycle.types import Target
 
@@ -14,7 +15,7 @@ from boxcycle.types import Target
 def detector(tiny: str) -> FasterRCNN:
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, score_threshold=0.0)
-    return FasterRCNN(3, FasterRCNNConfig(backbone=tiny, weights="none", proposals=20, regions=regions))
+    return FasterRCNN(3, DetectorConfig(backbone=tiny, weights="none", proposals=20, regions=regions))
 
 
 def image(height: int, width: int, seed: int) -> Tensor:

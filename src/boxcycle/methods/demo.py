@@ -14,7 +14,7 @@ from boxcycle.data.transforms import ResizeConfig
 from boxcycle.engine.config import FitConfig
 from boxcycle.methods import METHODS
 from boxcycle.methods.experiment import TrainConfig
-from boxcycle.models.faster_rcnn import FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.report.comparison import write_comparison
 from boxcycle.report.run import read_run
@@ -56,7 +56,7 @@ def arm(method: str, scenes: Path, config: DemoConfig) -> TrainConfig:
     """The configuration of one of the two runs: equal but for the method."""
     settings: dict[str, Any] = {
         "data": DataConfig(path=scenes, resize=ResizeConfig(short=config.size, long=config.size), cache=True),
-        "detector": FasterRCNNConfig(proposals=100, roi_size=4, regions=RegionConfig(sampled=32)),
+        "detector": DetectorConfig(proposals=100, roi_size=4, regions=RegionConfig(sampled=32)),
         "fit": FitConfig(steps=config.steps, seed=config.seed, workers=0, eval_every=0, save_every=0),
         "run": config.run / method,
         "overwrite": config.overwrite,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.methods.run_folder import CONFIG, check_folder, is_main_process, open_folder, weights_file
-from boxcycle.models.faster_rcnn import FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
 from boxcycle.report.run import write_run_report
 
 
@@ -35,7 +36,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: DataConfig
-    detector: FasterRCNNConfig = FasterRCNNConfig()
+    detector: DetectorConfig = DetectorConfig()
     init: Path | None = Field(None, description="a run of `train supervised`, or its weights: start from its detector")
     fit: FitConfig = FitConfig()
     run: Path | None = Field(None, description="folder of the run; empty: runs/<method>/<data>-<number>")
@@ -193,7 +194,7 @@ def load_detector_weights(detector: nn.Module, path: Path, class_names: Sequence
         raise ValueError(f"{file} knows other classes: {class_difference(found, class_names)}")
     prefix = "detector." if any(name.startswith("detector.") for name in tensors) else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    _load_tensors(detector, own, file)
+    _load_tensors(detector, own, file, _which_detector(metadata))
 
 
 def load_state(model: nn.Module, file: Path) -> None:
@@ -201,14 +202,23 @@ def load_state(model: nn.Module, file: Path) -> None:
     _load_tensors(model, load_weights(file).tensors, file)
 
 
-def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path, which: str = "") -> None:
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if wrong:
         shapes = f"{found.get(wrong[0], 'missing')} in the file, {wanted.get(wrong[0], 'missing')} here"
-        raise ValueError(f"{file} is of another model: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}")
+        raise ValueError(
+            f"{file} is of another model{which}: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}"
+        )
     model.load_state_dict(tensors)
+
+
+def _which_detector(metadata: Mapping[str, str]) -> str:
+    """A clause about the detector of a weights file, by the configuration of its run: its name and its backbone."""
+    section = (yaml.safe_load(metadata.get("config", "")) or {}).get("detector") or {}
+    names = [section[key] for key in ("name", "backbone") if key in section]
+    return f" ({' on '.join(names)})" if names else ""
 
 
 def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights
-from boxcycle.models.faster_rcnn import FasterRCNN
+from boxcycle.models.detectors import build_detector
+from boxcycle.models.two_stage import TwoStageDetector
 
 
 class Config(TrainConfig):
     """`boxcycle train supervised`."""
 
 
-def build(config: Config, class_names: Sequence[str]) -> FasterRCNN:
+def build(config: Config, class_names: Sequence[str]) -> TwoStageDetector:
     """The detector before its first step."""
-    detector = FasterRCNN(len(class_names), config.detector)
+    detector = build_detector(len(class_names), config.detector)
     if config.init is not None:
         load_detector_weights(detector, config.init, class_names)
     return detector

@@ -67,8 +67,9 @@ class TwoStageDetector(nn.Module):
     """Region proposals, then a class and a box for each. Subclasses say what the region head is.
 
     ``head(maps, boxes)`` takes the feature maps and a list of boxes [R_i, 4] (image frame) and gives class logits [R,
-    K+1] and class-wise box
-    deltas [R, K, 4].
+    K+1] and class-wise box deltas [R, K, 4]. ``head.region(maps, boxes)`` gives the logits alone, in two steps that a
+    method may take apart: ``prepare(maps)`` is what all regions share, ``classify(prepared, boxes)`` the rest. A copy
+    of it (``copy.deepcopy``) classifies other windows of the same maps.
     """
 
     loss_weights: dict[str, float]

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig, image_means, mean_of_means
-from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
@@ -15,7 +16,7 @@ SMALL = {"windows": 8, "refined": 4}
 
 def build(tiny: str, **tasks: object) -> MultiTaskDetector:
     torch.manual_seed(0)
-    config = FasterRCNNConfig(
+    config = DetectorConfig(
         backbone=tiny, weights="none", proposals=20, regions=RegionConfig(sampled=16, score_threshold=0.0)
     )
     return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**{**SMALL, **tasks}))

@@ -130,15 +130,16 @@ class MultiTaskDetector(nn.Module):
         terms |= detector.region_losses(logits, deltas, rois)
         self.watched = {"class_accuracy": accuracy(logits, rois.labels)}
         shared = maps.detach() if tasks.stop_gradient else maps
-        closeness = None
+        closeness = windows = None
         if self.window_head is not None:
-            terms["multi_object"] = self._multi_object(shared, batch, targets)
+            windows = self.window_head.prepare(shared)
+            terms["multi_object"] = self._multi_object(windows, batch, targets)
         if self.closeness_head is not None:
             terms["closeness"], closeness = self._closeness(shared, batch, rois, targets)
         if self.foreground_head is not None:
             terms["foreground"] = self._foreground(shared, batch, targets)
         if self.refiner is not None:
-            terms["refinement"] = self._refinement(maps, batch, rois, logits, closeness)
+            terms["refinement"] = self._refinement(windows, batch, rois, logits, closeness)
         return terms
 
     def predict(self, images: list[Tensor]) -> list[Detections]:
@@ -155,19 +156,20 @@ class MultiTaskDetector(nn.Module):
             if self.closeness_head is not None:
                 counts = [len(boxes) for boxes in proposals]
                 closeness = image_means(self.closeness_head(maps, proposals).float(), counts)
-            logits = self.refine(maps, batch, proposals, logits, closeness)
+            windows = None if self.window_head is None else self.window_head.prepare(maps)
+            logits = self.refine(windows, batch, proposals, logits, closeness)
         return detector.detect(logits, deltas, proposals, batch.sizes)
 
     def refine(
-        self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
+        self, windows: Tensor | None, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
-        Shapes: boxes: a list of [R_i, 4], image frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits
-        of each image.
+        Shapes: windows: the maps as the window head prepares them, None without it; boxes: a list of [R_i, 4], image
+        frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
         """
         counts = [len(regions) for regions in boxes]
-        around = None if self.window_head is None else self._window_logits(maps, batch, boxes)
+        around = None if windows is None else self._window_logits(windows, batch, boxes)
         return self.refiner(logits, around, None if closeness is None else per_region(closeness, counts))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -181,7 +183,7 @@ class MultiTaskDetector(nn.Module):
         groups = [{"name": "detector", "params": _trainable(self.detector)}]
         return groups + [{"name": name, "params": _trainable(head)} for name, head in heads.items() if head is not None]
 
-    def _multi_object(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+    def _multi_object(self, prepared: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 1: what do random windows show?"""
         windows, wanted = [], []
         for target, size in zip(targets, batch.sizes, strict=True):
@@ -194,7 +196,7 @@ class MultiTaskDetector(nn.Module):
             wanted.append(
                 labels.multi_object_labels(drawn, boxes, classes, self.num_classes, square_root=self.config.square_root)
             )
-        logits = self.window_head(maps, windows).float()
+        logits = self.window_head.classify(prepared, windows).float()
         distribution = torch.cat(wanted)
         each = losses.multi_object_loss(logits, distribution)
         entropy = -torch.xlogy(distribution, distribution).sum(1)
@@ -221,13 +223,14 @@ class MultiTaskDetector(nn.Module):
             wanted.append(near[matched[is_object]])
             objects.append(boxes[is_object])
             rest.append(boxes[~is_object])
-        logits = self.closeness_head(maps, objects).float()
+        prepared = self.closeness_head.prepare(maps)
+        logits = self.closeness_head.classify(prepared, objects).float()
         each = losses.closeness_loss(logits, torch.cat(wanted), background=self.config.closeness_background)
         loss = mean_of_means(each, [len(boxes) for boxes in objects])
         if self.refiner is None:
             return loss, None
         with torch.no_grad():  # background regions count in the mean but teach nothing
-            others = self.closeness_head(maps, rest).float()
+            others = self.closeness_head.classify(prepared, rest).float()
             sums = image_sums(logits, objects) + image_sums(others, rest)
         return loss, sums / torch.as_tensor(counts, device=sums.device)[:, None].clamp(min=1)
 
@@ -248,16 +251,16 @@ class MultiTaskDetector(nn.Module):
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
     def _refinement(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
+        self, windows: Tensor | None, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
-        refined = self.refine(maps, batch, some.boxes, logits[rows], closeness)
+        refined = self.refine(windows, batch, some.boxes, logits[rows], closeness)
         self.watched["refined_accuracy"] = accuracy(refined, some.labels)
         return class_loss(refined, some)
 
     @torch.no_grad()
-    def _window_logits(self, maps: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
+    def _window_logits(self, prepared: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
         """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
         classified once an image.
         """
@@ -266,9 +269,9 @@ class MultiTaskDetector(nn.Module):
             labels.refinement_windows(regions, size, count)[:, :-1]
             for regions, size in zip(boxes, batch.sizes, strict=True)
         ]
-        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        whole = [prepared.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
-        logits = self.window_head(maps, stacked).float().split([len(windows) for windows in stacked])
+        logits = self.window_head.classify(prepared, stacked).float().split([len(windows) for windows in stacked])
         return torch.cat([_rejoin(rows, count) for rows in logits])
 
 

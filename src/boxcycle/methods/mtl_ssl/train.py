@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
-from boxcycle.models.faster_rcnn import FasterRCNN
+from boxcycle.models.detectors import build_detector
 
 
 class Config(TrainConfig):
@@ -21,7 +21,7 @@ def build(config: Config, class_names: Sequence[str]) -> MultiTaskDetector:
 
     The tasks' heads copy the detector's as it is here: from ImageNet, or with ``init`` as a supervised run left it.
     """
-    detector = FasterRCNN(len(class_names), config.detector)
+    detector = build_detector(len(class_names), config.detector)
     if config.init is not None:
         load_detector_weights(detector, config.init, class_names)
     return MultiTaskDetector(detector, config.tasks)
