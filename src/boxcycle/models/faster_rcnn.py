@@ -65,9 +65,17 @@ class RegionHead(nn.Module):
         regions = roi_align(maps, boxes, self.size, spatial_scale=1 / self.stride, sampling_ratio=2, aligned=True)
         return self.stage(regions)
 
+    def prepare(self, maps: Tensor) -> Tensor:
+        """What :meth:`classify` reads: the maps themselves, since everything is done for each region."""
+        return maps
+
+    def classify(self, prepared: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Logits [R, K+1] of regions (boxes: a list of [R_i, 4], image frame)."""
+        return self.classifier(self.pooled(prepared, boxes))
+
     def forward(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
-        """Logits [R, K+1] of regions."""
-        return self.classifier(self.pooled(maps, boxes))
+        """Logits [R, K+1] of regions: both steps."""
+        return self.classify(self.prepare(maps), boxes)
 
 
 class DetectionHead(nn.Module):

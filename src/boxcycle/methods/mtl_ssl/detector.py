@@ -6,7 +6,7 @@ Lee, Na and Kim, "Multi-Task Self-Supervised Object Detection via Recycling of B
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from boxcycle.methods.mtl_ssl import labels, losses
+from boxcycle.methods.mtl_ssl.heads import MapHead, run_over_maps
 from boxcycle.methods.mtl_ssl.refinement import Refiner
+from boxcycle.models.faster_rcnn import RegionHead
 from boxcycle.models.two_stage import RoIs, TwoStageDetector, accuracy, class_loss, thin
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import Detections, ImageList, Target
@@ -37,11 +39,23 @@ class TaskConfig(BaseModel):
     refinement: float = Field(
         1.0, ge=0, description="weight of the refinement loss, lambda_r of Eq. 4; 0: classes are not refined"
     )
+    heads: Literal["region", "dense", "shared"] = Field(
+        "dense",
+        description="what classifies windows: region (a copy of the detector's last stage for each task, run for every "
+        "window: the paper) | dense (one copy for both tasks, run once over the map) | shared (the detector's own last "
+        "stage, run once over the map)",
+    )
     windows: int = Field(64, gt=0, description="windows of an image and step for task 1, Nt")
     min_window: float = Field(32.0, gt=0, description="shortest side of a window, pixels of the original image")
     refinement_windows: int = Field(5, ge=2, description="windows around a region for the refinement, Nr")
     refined: int = Field(
         32, gt=0, description="sampled regions of an image that teach the refinement (the paper: all of them)"
+    )
+    refine_above: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="prediction refines proposals of which some class has this probability; 0: all (the paper)",
     )
     stop_gradient: bool = Field(
         False, description='the tasks do not teach the shared features (Table 6, "+Refinement")'
@@ -73,13 +87,14 @@ class MultiTaskDetector(nn.Module):
     """MTL-SSL on any two-stage detector. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
 
     The window and closeness heads are copies of the detector's region head, weights included (replicate
-    initialisation): build it from a
-    pretrained backbone or from a trained detector. The losses are unweighted; ``loss_weights`` has Eq. 3's and 4's
-    weights.
+    initialisation): build it from a pretrained backbone or from a trained detector. ``heads`` of the configuration says
+    whether they copy all of it or share a last stage; a region head that runs over whole maps anyway is copied. The
+    losses are unweighted; ``loss_weights`` has Eq. 3's and 4's weights.
     """
 
     watched: dict[str, Tensor]
-    # a module, or None where the task is off; Any, because a type checker cannot know which methods run then
+    # a module, or None where the task is off or it needs none; Any, because a type checker cannot know which methods run then
+    task_stage: Any
     window_head: Any
     closeness_head: Any
     foreground_head: Any
@@ -89,8 +104,11 @@ class MultiTaskDetector(nn.Module):
         super().__init__()
         self.detector, self.config = detector, config or TaskConfig()
         tasks = self.config
-        self.window_head = copy.deepcopy(detector.head.region) if tasks.multi_object else None
-        self.closeness_head = copy.deepcopy(detector.head.region) if tasks.closeness else None
+        region = detector.head.region
+        own_stage = tasks.heads == "dense" and isinstance(region, RegionHead)
+        self.task_stage = copy.deepcopy(region.stage) if own_stage and (tasks.multi_object or tasks.closeness) else None
+        self.window_head = _task_head(region, tasks.heads) if tasks.multi_object else None
+        self.closeness_head = _task_head(region, tasks.heads) if tasks.closeness else None
         self.foreground_head = _foreground_head(detector.backbone.trunk_channels) if tasks.foreground else None
         self.refiner = None
         if tasks.refinement:
@@ -130,15 +148,18 @@ class MultiTaskDetector(nn.Module):
         terms |= detector.region_losses(logits, deltas, rois)
         self.watched = {"class_accuracy": accuracy(logits, rois.labels)}
         shared = maps.detach() if tasks.stop_gradient else maps
-        closeness = None
+        given = self.head_inputs(shared)
+        windows = closeness = None
         if self.window_head is not None:
-            terms["multi_object"] = self._multi_object(shared, batch, targets)
+            windows = self.window_head.prepare(given)
+            terms["multi_object"] = self._multi_object(windows, batch, targets)
         if self.closeness_head is not None:
-            terms["closeness"], closeness = self._closeness(shared, batch, rois, targets)
+            near = self.closeness_head.prepare(given)
+            terms["closeness"], closeness = self._closeness(near, batch, rois, targets)
         if self.foreground_head is not None:
             terms["foreground"] = self._foreground(shared, batch, targets)
         if self.refiner is not None:
-            terms["refinement"] = self._refinement(maps, batch, rois, logits, closeness)
+            terms["refinement"] = self._refinement(windows, batch, rois, logits, closeness)
         return terms
 
     def predict(self, images: list[Tensor]) -> list[Detections]:
@@ -151,28 +172,52 @@ class MultiTaskDetector(nn.Module):
         proposals, _ = detector.propose(maps, batch)
         logits, deltas = detector.classify(maps, proposals)
         if self.refiner is not None:
-            closeness = None
-            if self.closeness_head is not None:
-                counts = [len(boxes) for boxes in proposals]
-                closeness = image_means(self.closeness_head(maps, proposals).float(), counts)
-            logits = self.refine(maps, batch, proposals, logits, closeness)
+            logits = self.refined(maps, batch, proposals, logits)
         return detector.detect(logits, deltas, proposals, batch.sizes)
 
+    def head_inputs(self, maps: Tensor) -> Any:
+        """What the window and closeness heads are given: the maps, or a last stage's features of all their cells."""
+        if isinstance(self.window_head, MapHead) or isinstance(self.closeness_head, MapHead):
+            if self.task_stage is not None:
+                return run_over_maps(self.task_stage, maps)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
+                return run_over_maps(self.detector.head.region.stage, maps)
+        return maps
+
+    def refined(self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor) -> Tensor:
+        """Logits [R, K+1] of all proposals of a batch, refined where some class is likely enough (``refine_above``).
+
+        Shapes: maps [B, C, H, W]; boxes: a list of [P, 4], image frame; logits [R, K+1], R proposals in all.
+        """
+        given, closeness = self.head_inputs(maps), None
+        counts = [len(regions) for regions in boxes]
+        if self.closeness_head is not None:  # the mean is over all proposals, also those that are not refined
+            closeness = image_means(self.closeness_head(given, boxes).float(), counts)
+        windows = None if self.window_head is None else self.window_head.prepare(given)
+        if not self.config.refine_above:
+            return self.refine(windows, batch, boxes, logits, closeness)
+        likely = logits.softmax(-1)[:, 1:].amax(1) >= self.config.refine_above  # [R]
+        some = [regions[rows] for regions, rows in zip(boxes, likely.split(counts), strict=True)]
+        refined = logits.clone()
+        refined[likely] = self.refine(windows, batch, some, logits[likely], closeness)
+        return refined
+
     def refine(
-        self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
+        self, windows: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
-        Shapes: boxes: a list of [R_i, 4], image frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits
-        of each image.
+        Shapes: windows: what the window head has prepared, None without it; boxes: a list of [R_i, 4], image frame;
+        logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
         """
         counts = [len(regions) for regions in boxes]
-        around = None if self.window_head is None else self._window_logits(maps, batch, boxes)
+        around = None if windows is None else self._window_logits(windows, batch, boxes)
         return self.refiner(logits, around, None if closeness is None else per_region(closeness, counts))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named groups, so that the optimiser can clip the tasks' heads apart from the detector."""
         heads = {
+            "task_stage": self.task_stage,
             "multi_object": self.window_head,
             "closeness": self.closeness_head,
             "foreground": self.foreground_head,
@@ -181,7 +226,7 @@ class MultiTaskDetector(nn.Module):
         groups = [{"name": "detector", "params": _trainable(self.detector)}]
         return groups + [{"name": name, "params": _trainable(head)} for name, head in heads.items() if head is not None]
 
-    def _multi_object(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+    def _multi_object(self, prepared: Any, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 1: what do random windows show?"""
         windows, wanted = [], []
         for target, size in zip(targets, batch.sizes, strict=True):
@@ -194,7 +239,7 @@ class MultiTaskDetector(nn.Module):
             wanted.append(
                 labels.multi_object_labels(drawn, boxes, classes, self.num_classes, square_root=self.config.square_root)
             )
-        logits = self.window_head(maps, windows).float()
+        logits = self.window_head.classify(prepared, windows).float()
         distribution = torch.cat(wanted)
         each = losses.multi_object_loss(logits, distribution)
         entropy = -torch.xlogy(distribution, distribution).sum(1)
@@ -203,7 +248,7 @@ class MultiTaskDetector(nn.Module):
         return mean_of_means(each, counts)
 
     def _closeness(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]
+        self, prepared: Any, batch: ImageList, rois: RoIs, targets: list[Target]
     ) -> tuple[Tensor, Tensor | None]:
         """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without
         gradient, for the refinement.
@@ -221,13 +266,13 @@ class MultiTaskDetector(nn.Module):
             wanted.append(near[matched[is_object]])
             objects.append(boxes[is_object])
             rest.append(boxes[~is_object])
-        logits = self.closeness_head(maps, objects).float()
+        logits = self.closeness_head.classify(prepared, objects).float()
         each = losses.closeness_loss(logits, torch.cat(wanted), background=self.config.closeness_background)
         loss = mean_of_means(each, [len(boxes) for boxes in objects])
         if self.refiner is None:
             return loss, None
         with torch.no_grad():  # background regions count in the mean but teach nothing
-            others = self.closeness_head(maps, rest).float()
+            others = self.closeness_head.classify(prepared, rest).float()
             sums = image_sums(logits, objects) + image_sums(others, rest)
         return loss, sums / torch.as_tensor(counts, device=sums.device)[:, None].clamp(min=1)
 
@@ -248,16 +293,16 @@ class MultiTaskDetector(nn.Module):
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
     def _refinement(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
+        self, windows: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
-        refined = self.refine(maps, batch, some.boxes, logits[rows], closeness)
+        refined = self.refine(windows, batch, some.boxes, logits[rows], closeness)
         self.watched["refined_accuracy"] = accuracy(refined, some.labels)
         return class_loss(refined, some)
 
     @torch.no_grad()
-    def _window_logits(self, maps: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
+    def _window_logits(self, prepared: Any, batch: ImageList, boxes: list[Tensor]) -> Tensor:
         """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
         classified once an image.
         """
@@ -266,9 +311,9 @@ class MultiTaskDetector(nn.Module):
             labels.refinement_windows(regions, size, count)[:, :-1]
             for regions, size in zip(boxes, batch.sizes, strict=True)
         ]
-        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
-        logits = self.window_head(maps, stacked).float().split([len(windows) for windows in stacked])
+        logits = self.window_head.classify(prepared, stacked).float().split([len(windows) for windows in stacked])
         return torch.cat([_rejoin(rows, count) for rows in logits])
 
 
@@ -301,6 +346,18 @@ def _rejoin(rows: Tensor, count: int) -> Tensor:
     """[R (Nr - 1) + 1, K+1], the whole image last, to [R, Nr, K+1]."""
     grown = rows[:-1].unflatten(0, (-1, count - 1)) if len(rows) > 1 else rows.new_zeros(0, count - 1, rows.shape[1])
     return torch.cat([grown, rows[-1:].expand(len(grown), 1, -1)], dim=1)
+
+
+def _task_head(region: nn.Module, heads: str) -> nn.Module:
+    """A copy of a region head, or of its linear layer alone where the last stage is run over the whole map."""
+    if heads != "region" and isinstance(region, RegionHead):
+        return MapHead(region)
+    if heads == "shared":
+        raise ValueError(
+            "tasks.heads=shared needs a region head that is a backbone's last stage, such as Faster R-CNN's; "
+            f"found {type(region).__name__}: choose dense or region"
+        )
+    return copy.deepcopy(region)
 
 
 def _foreground_head(channels: int) -> nn.Conv2d:
