@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from boxcycle.methods.mtl_ssl import labels
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig, image_means, mean_of_means
+from boxcycle.methods.mtl_ssl.config import TaskConfig
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, image_means, mean_of_means
 from boxcycle.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
@@ -143,7 +144,7 @@ def test_heads_over_the_map_start_as_copies_too(tiny: str, heads: str) -> None:
 def test_shared_heads_need_a_last_stage_to_share(tiny: str) -> None:
     detector = build(tiny).detector
     detector.head.region = torch.nn.Identity()
-    with pytest.raises(ValueError, match="shared needs a region head .* found Identity"):
+    with pytest.raises(ValueError, match=r"shared needs a region head .* found Identity"):
         MultiTaskDetector(detector, TaskConfig(heads="shared"))
 
 
@@ -206,6 +207,28 @@ def test_an_image_without_regions_counts_as_zero() -> None:
     values = torch.tensor([[1.0], [3.0], [5.0]])
     assert image_means(values, [2, 0, 1]).tolist() == [[2], [0], [5]]
     assert float(mean_of_means(values[:, 0], [2, 0, 1])) == pytest.approx(7 / 3)
+
+
+def test_experiments_are_finite_and_reach_every_parameter(tiny: str) -> None:
+    model = build(tiny, closeness_reach=2.0, same_class=True, foreground_masks=True, edges=0.5)
+    with pytest.raises(ValueError, match="needs segmentation masks; the target has none"):
+        model.losses(IMAGES, TARGETS)
+    masked = [its | {"masks": torch.zeros(len(its["boxes"]), 64, 64, dtype=torch.bool)} for its in TARGETS]
+    found = model.losses(IMAGES, masked)
+    assert all(value.isfinite() for value in found.values())
+    assert found.keys() == model.loss_weights.keys()
+    assert found["edges"] > 0
+    everywhere = [its | {"masks": ~its["masks"]} for its in masked]
+    assert not model.losses(IMAGES, everywhere)["foreground"].equal(found["foreground"])
+    for terms in (found, model.losses(IMAGES, [masked[1]] * 3)):
+        model.zero_grad()
+        sum(terms.values()).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_one_definition_of_the_foreground() -> None:
+    with pytest.raises(ValueError, match="choose one"):
+        TaskConfig(foreground_masks=True, foreground_original=True)
 
 
 def test_variants_of_the_released_code_are_finite(tiny: str) -> None:

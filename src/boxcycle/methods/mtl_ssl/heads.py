@@ -1,7 +1,7 @@
 """Heads of the tasks that cost little for each window: a last stage runs once over the whole map. [MTL-SSL section 3.2]
 
 The mean of a linear layer's outputs is the linear layer of the mean. So a map is turned into class logits cell by cell,
-and a window's logits are a weighted mean of cells: two small products of matrices for thousands of windows.
+and a window's logits are a weighted mean of cells: one product of two matrices for thousands of windows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,22 @@ from torch.nn.functional import conv2d, interpolate
 
 from boxcycle.models.backbone import RoIHead
 from boxcycle.models.faster_rcnn import RegionHead
+
+
+def task_head(region: nn.Module, form: str) -> nn.Module:
+    """The head of a task, by the name of ``tasks.heads``: it starts as a copy of the detector's region head.
+
+    Where a last stage is run over the whole map, only the linear layer is copied. A region head of another kind, which
+    runs over whole maps itself or has no last stage to run, is copied as it is.
+    """
+    if form != "region" and isinstance(region, RegionHead):
+        return MapHead(region)
+    if form == "shared":
+        raise ValueError(
+            "tasks.heads=shared needs a region head that is a backbone's last stage, such as Faster R-CNN's; "
+            f"found {type(region).__name__}: choose dense or region"
+        )
+    return copy.deepcopy(region)
 
 
 class Cells(NamedTuple):
@@ -63,8 +79,8 @@ def window_means(cells: Tensor, windows: Tensor) -> Tensor:
     """
     down = _parts(windows[:, 1], windows[:, 3], cells.shape[1])  # [M, H]
     across = _parts(windows[:, 0], windows[:, 2], cells.shape[2])  # [M, W]
-    columns = cells @ across.T  # [D, H, M]
-    return (columns * down.T).sum(1).T
+    parts = (down[:, :, None] * across[:, None]).flatten(1)  # [M, H W], rows sum to 1
+    return parts @ cells.flatten(1).T
 
 
 def _parts(low: Tensor, high: Tensor, count: int) -> Tensor:
