@@ -37,7 +37,8 @@ from boxcycle.engine.records import environment
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
+from boxcycle.methods.mtl_ssl.config import TaskConfig
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig

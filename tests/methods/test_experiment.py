@@ -116,6 +116,48 @@ def test_images_alone_teach_no_boxes(configure: MakeConfig, data: Path) -> None:
         Experiment("supervised", configure(data={"path": data / "images" / "train", "val": "train"}))
 
 
+# --- masks
+
+
+def test_masks_reach_the_model_where_it_asks_for_them(configure: MakeConfig, tmp_path: Path) -> None:
+    seen = []
+
+    class Looks(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+            self.loss_weights = {"loss": 1.0}
+
+        def forward(self, images: list[torch.Tensor], targets: tuple[dict, ...] = ()) -> object:
+            if not self.training:
+                return [detections() for _ in images]
+            seen.extend(
+                tuple(its["masks"].shape[1:]) == tuple(image.shape[1:])
+                for image, its in zip(images, targets, strict=True)
+            )
+            return {"loss": sum(parameter.sum() for parameter in self.parameters())}
+
+    def detections() -> dict[str, torch.Tensor]:
+        empty = torch.zeros(0)
+        return {"boxes": torch.zeros(0, 4), "labels": empty.long(), "scores": empty, "probs": torch.zeros(0, 14)}
+
+    config = configure(run=tmp_path / "run", fit={"eval_every": 0})
+    Experiment("supervised", config).fit(Looks(), masks=True)
+    assert seen
+    assert all(seen)
+
+
+def test_masks_that_no_object_has_are_an_error(configure: MakeConfig, data: Path, tmp_path: Path) -> None:
+    file = data / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    file.write_text(json.dumps(content))
+    config = configure("mtl_ssl", data={"path": data}, run=tmp_path / "run", tasks={"foreground_masks": True})
+    with pytest.raises(DataError, match=r"split 'train' of .* has no segmentation masks to learn from"):
+        METHODS["mtl_ssl"].train(config)
+    assert not (tmp_path / "run").exists()
+
+
 # --- weights to start from
 
 

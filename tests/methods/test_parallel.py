@@ -21,7 +21,8 @@ from boxcycle.engine.checkpoint import load_resume, load_weights
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
 from boxcycle.engine.metrics import read_metrics
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
+from boxcycle.methods.mtl_ssl.config import TaskConfig
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.backbone import RoIHead
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN

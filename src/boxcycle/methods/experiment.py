@@ -74,14 +74,21 @@ class Experiment:
         """Names of the classes, label k at position k - 1."""
         return self.train_index.class_names
 
-    def fit(self, model: nn.Module) -> FitResult:
-        """Train ``model``; its weights are the last ones afterwards."""
-        if self.is_main:
-            self._open_folder()
+    def fit(self, model: nn.Module, *, masks: bool = False) -> FitResult:
+        """Train ``model``, with segmentation masks in its targets or without; its weights are the last ones afterwards.
+
+        Raises ``DataError`` if ``masks`` are wanted and no object of the data has one.
+        """
         config, accumulate = self.config, self.config.fit.accumulate
         train = DetectionDataset(
-            self.train_index, make_transform(config.data.resize, train=True), cache=config.data.cache
+            self.train_index, make_transform(config.data.resize, train=True), masks=masks, cache=config.data.cache
         )
+        if masks and not train.masks:
+            raise DataError(
+                f"split '{config.data.train}' of {config.data.path} has no segmentation masks to learn from"
+            )
+        if self.is_main:
+            self._open_folder()
 
         def batches(start_step: int, rank: int, world_size: int) -> Iterable[Batch]:
             return make_loader(

@@ -127,6 +127,45 @@ def test_closeness_equals_a_loop_over_boxes_and_classes(same_class: bool) -> Non
         assert row == pytest.approx([value / sum(raw) for value in raw], abs=1e-5)
 
 
+def test_closeness_with_a_reach_by_hand() -> None:
+    """A box of 10 x 40, so of size 20, beside one of class 2 at 30 pixels and two of class 3, the nearer at 60."""
+    boxes = torch.tensor([[0.0, 0, 10, 40], [30, 0, 40, 40], [60, 0, 70, 40], [90, 0, 100, 40]])
+    classes = torch.tensor([1, 2, 3, 3])
+    found = labels.closeness_labels(boxes, classes, (500, 700), 4, reach=3.0)
+    near, far = math.exp(-30 / 60), math.exp(-60 / 60)
+    assert found[0].tolist() == pytest.approx([value / (1 + far) for value in (1 - near, 0, near, far, 0)])
+    same = labels.closeness_labels(boxes, classes, (500, 700), 4, same_class=True, reach=3.0)
+    assert same[3, 3] > same[3, 2] > same[3, 1] > 0
+
+
+def test_closeness_with_a_reach_tells_near_from_far_and_knows_loneliness() -> None:
+    boxes, classes = random_boxes(9, (90, 130), seed=5)
+    found = labels.closeness_labels(boxes, classes, (90, 130), 6, reach=2.0)
+    assert found.sum(1).tolist() == pytest.approx([1.0] * 9)
+    larger = labels.closeness_labels(2 * boxes, classes, (180, 260), 6, reach=2.0)
+    torch.testing.assert_close(larger, found)
+    pair = torch.tensor([[0.0, 0, 2, 2], [4000, 4000, 4002, 4002]])
+    far = labels.closeness_labels(pair, torch.tensor([1, 2]), (5000, 5000), 2, reach=2.0)
+    assert far.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert labels.closeness_labels(pair[:1], torch.tensor([1]), (9, 9), 2, reach=2.0).tolist() == [[1, 0, 0]]
+    assert labels.closeness_labels(pair[:0], classes[:0], (9, 9), 2, reach=2.0).shape == (0, 3)
+
+
+def test_foreground_of_masks_that_are_boxes_is_that_of_the_boxes() -> None:
+    boxes, _ = random_boxes(3, (90, 130), seed=5)
+    masks = torch.zeros(3, 90, 130, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    for grid in (8, 64):
+        assert labels.foreground_of_masks(masks, grid).equal(labels.foreground_mask(boxes, (90, 130), grid))
+    assert labels.foreground_of_masks(masks[:0], 8).equal(torch.zeros(8, 8))
+
+
+def test_foreground_of_a_triangle_by_hand() -> None:
+    triangle = torch.ones(1, 8, 8, dtype=torch.bool).tril()
+    assert labels.foreground_of_masks(triangle, 4).equal(torch.ones(4, 4).tril())
+
+
 @pytest.mark.parametrize("case", examples("foreground64"))
 def test_foreground_examples(case: dict) -> None:
     boxes = torch.tensor(case["boxes_xyxy"], dtype=torch.float32).reshape(-1, 4)
@@ -186,6 +225,39 @@ def test_no_boxes() -> None:
     assert labels.closeness_labels(nothing, no_labels, (50, 50), 2).shape == (0, 3)
     assert labels.foreground_mask(nothing, (50, 50), 8).sum() == 0
     assert labels.refinement_windows(nothing, (50, 50), 5).shape == (0, 5, 4)
+
+
+def test_edge_distances_by_hand() -> None:
+    """A grid of 2 x 2 over an image of 20 x 40 (height x width), so of centres at x 10, 30 and y 5, 15."""
+    boxes = torch.tensor([[0.0, 0, 40, 20], [4, 2, 12, 8]])
+    distances, owner = labels.edge_distances(boxes, (20, 40), 2)
+    assert owner.tolist() == [[1, 0], [0, 0]]
+    assert distances[:, 0, 0].tolist() == [6, 3, 2, 3]
+    assert distances[:, 1, 1].tolist() == [30, 15, 10, 5]
+
+
+def test_edge_distances_give_back_the_smallest_box_around_each_cell() -> None:
+    size, grid = (90, 130), 16
+    boxes, _ = random_boxes(9, size, seed=3)
+    distances, owner = labels.edge_distances(boxes, size, grid)
+    assert (owner >= 0).equal(labels.foreground_mask(boxes, size, grid) > 0)
+    areas = ((boxes[:, 2:] - boxes[:, :2]).prod(1)).tolist()
+    for row in range(grid):
+        for column in range(grid):
+            x, y = (column + 0.5) * 130 / grid, (row + 0.5) * 90 / grid
+            around = [n for n, (x1, y1, x2, y2) in enumerate(boxes.tolist()) if x1 < x < x2 and y1 < y < y2]
+            found = int(owner[row, column])
+            assert (found >= 0) == bool(around)
+            if around:
+                assert found == min(around, key=lambda n: areas[n])
+                left, top, right, bottom = distances[:, row, column].tolist()
+                assert boxes[found].tolist() == pytest.approx([x - left, y - top, x + right, y + bottom], abs=1e-3)
+
+
+def test_no_box_has_no_edges() -> None:
+    distances, owner = labels.edge_distances(torch.zeros(0, 4), (20, 40), 4)
+    assert owner.unique().tolist() == [-1]
+    assert not distances.any()
 
 
 @pytest.mark.parametrize("case", examples("refine_windows"))

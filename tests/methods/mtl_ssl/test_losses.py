@@ -43,6 +43,17 @@ def test_closeness_with_and_without_background() -> None:
     )
 
 
+def test_edge_loss_by_hand() -> None:
+    """Two cells of a box of 4 x 4, one guessed right, one as a quarter of it; a cell of another box, guessed right."""
+    distances = torch.full((4, 1, 4), 2.0)
+    guess = distances.clone()
+    guess[:, 0, 1] = 1.0
+    guess[:, 0, 3] = 99.0  # of no box
+    owner = torch.tensor([[0, 0, 5, -1]])
+    assert float(losses.edge_loss(guess, distances, owner)) == pytest.approx((0.75 / 2 + 0) / 2, abs=1e-5)
+    assert float(losses.edge_loss(guess, distances, torch.full_like(owner, -1))) == 0
+
+
 def test_refinement_example() -> None:
     case = EXAMPLES["A01"]
     refiner = Refiner(num_classes=1, windows=5, closeness=True)
@@ -74,3 +85,17 @@ def test_the_refiner_starts_near_identity_and_draws_from_nobody() -> None:
     assert torch.rand(1) == expected
     logits = torch.randn(6, 5)
     assert (refiner(logits, torch.randn(6, 5, 5), torch.randn(6, 5)) - logits).abs().max() < 0.5
+
+
+def test_the_refiner_starts_no_further_from_identity_with_more_classes() -> None:
+    shifts = []
+    for classes in (90, 500):
+        refiner = Refiner(num_classes=classes, windows=5, closeness=True)
+        logits = [torch.randn(9, *shape, generator=torch.Generator().manual_seed(0)) for shape in shapes(classes + 1)]
+        shifts.append(float((refiner(*logits) - logits[0]).detach().std()))
+    assert shifts[1] == pytest.approx(shifts[0], rel=0.1)
+
+
+def shapes(width: int) -> tuple[tuple[int, ...], ...]:
+    """Of a region's logits, its windows' and its image's closeness."""
+    return (width,), (5, width), (width,)

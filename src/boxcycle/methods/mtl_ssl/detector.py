@@ -9,12 +9,14 @@ import copy
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from boxcycle.methods.mtl_ssl import labels, losses
+from boxcycle.methods.mtl_ssl.config import TaskConfig
+from boxcycle.methods.mtl_ssl.heads import MapHead, run_over_maps, task_head
 from boxcycle.methods.mtl_ssl.refinement import Refiner
+from boxcycle.models.faster_rcnn import RegionHead
 from boxcycle.models.two_stage import RoIs, TwoStageDetector, accuracy, class_loss, thin
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import Detections, ImageList, Target
@@ -24,79 +26,42 @@ WINDOW_STREAM = 2
 FOREGROUND_GRID = 64  # cells a side: the released code
 
 
-class TaskConfig(BaseModel):
-    """The auxiliary tasks: their weights in the loss (0 switches a task off) and the choices that the paper leaves
-    open.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    multi_object: float = Field(1.0, ge=0, description="weight of task 1, lambda_m of Eq. 3")
-    closeness: float = Field(0.3, ge=0, description="weight of task 2, lambda_c of Eq. 3")
-    foreground: float = Field(1.0, ge=0, description="weight of task 3, lambda_f of Eq. 3")
-    refinement: float = Field(
-        1.0, ge=0, description="weight of the refinement loss, lambda_r of Eq. 4; 0: classes are not refined"
-    )
-    windows: int = Field(64, gt=0, description="windows of an image and step for task 1, Nt")
-    min_window: float = Field(32.0, gt=0, description="shortest side of a window, pixels of the original image")
-    refinement_windows: int = Field(5, ge=2, description="windows around a region for the refinement, Nr")
-    refined: int = Field(
-        32, gt=0, description="sampled regions of an image that teach the refinement (the paper: all of them)"
-    )
-    stop_gradient: bool = Field(
-        False, description='the tasks do not teach the shared features (Table 6, "+Refinement")'
-    )
-    square_root: bool = Field(
-        True, description="multi-object labels by square roots of areas (Algorithm 1); false: by areas"
-    )
-    same_class: bool = Field(
-        False, description="closeness counts other boxes of the same class (the released code: false)"
-    )
-    closeness_background: bool = Field(
-        True, description="closeness is learnt over K+1 classes (Eq. 2); false: over K, as the released code"
-    )
-    foreground_original: bool = Field(False, description="foreground cells, weights and tanh as the released code")
-    refinement_leak: bool = Field(
-        False, description="the refinement loss reaches the detector through x, as in the released code"
-    )
-
-    @model_validator(mode="after")
-    def _refinement_has_inputs(self) -> TaskConfig:
-        if self.refinement and not (self.multi_object or self.closeness):
-            raise ValueError(
-                "refinement needs multi_object or closeness above 0, by which it refines; or set refinement to 0"
-            )
-        return self
-
-
 class MultiTaskDetector(nn.Module):
     """MTL-SSL on any two-stage detector. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
 
     The window and closeness heads are copies of the detector's region head, weights included (replicate
-    initialisation): build it from a
-    pretrained backbone or from a trained detector. The losses are unweighted; ``loss_weights`` has Eq. 3's and 4's
-    weights.
+    initialisation): build it from a pretrained backbone or from a trained detector. ``heads`` of the configuration says
+    whether they copy all of it or share a last stage; a region head that runs over whole maps anyway is copied. The
+    losses are unweighted; ``loss_weights`` has Eq. 3's and 4's weights.
     """
 
     watched: dict[str, Tensor]
-    # a module, or None where the task is off; Any, because a type checker cannot know which methods run then
+    # a module, or None where nothing needs it; Any, because a type checker cannot know which methods run then
+    task_stage: Any
     window_head: Any
     closeness_head: Any
     foreground_head: Any
+    edge_head: Any
     refiner: Any
 
     def __init__(self, detector: TwoStageDetector, config: TaskConfig | None = None) -> None:
         super().__init__()
         self.detector, self.config = detector, config or TaskConfig()
         tasks = self.config
-        self.window_head = copy.deepcopy(detector.head.region) if tasks.multi_object else None
-        self.closeness_head = copy.deepcopy(detector.head.region) if tasks.closeness else None
-        self.foreground_head = _foreground_head(detector.backbone.trunk_channels) if tasks.foreground else None
+        region: Any = detector.head.region
+        own_stage = tasks.heads == "dense" and isinstance(region, RegionHead)
+        self.task_stage = copy.deepcopy(region.stage) if own_stage and (tasks.multi_object or tasks.closeness) else None
+        self.window_head = task_head(region, tasks.heads) if tasks.multi_object else None
+        self.closeness_head = task_head(region, tasks.heads) if tasks.closeness else None
+        channels = detector.backbone.trunk_channels
+        self.foreground_head = _cell_head(channels, outputs=2) if tasks.foreground else None
+        self.edge_head = _cell_head(channels, outputs=4) if tasks.edges else None
         self.refiner = None
         if tasks.refinement:
             windows = tasks.refinement_windows if tasks.multi_object else 0
             self.refiner = Refiner(detector.num_classes, windows, bool(tasks.closeness), leak=tasks.refinement_leak)
-        weights = {name: getattr(tasks, name) for name in ("multi_object", "closeness", "foreground", "refinement")}
+        names = ("multi_object", "closeness", "foreground", "edges", "refinement")
+        weights = {name: getattr(tasks, name) for name in names}
         self.loss_weights = detector.loss_weights | {name: weight for name, weight in weights.items() if weight}
         self.watched = {}
 
@@ -130,14 +95,18 @@ class MultiTaskDetector(nn.Module):
         terms |= detector.region_losses(logits, deltas, rois)
         self.watched = {"class_accuracy": accuracy(logits, rois.labels)}
         shared = maps.detach() if tasks.stop_gradient else maps
-        closeness = windows = None
+        given = self.head_inputs(shared)
+        windows = closeness = None
         if self.window_head is not None:
-            windows = self.window_head.prepare(shared)
+            windows = self.window_head.prepare(given)
             terms["multi_object"] = self._multi_object(windows, batch, targets)
         if self.closeness_head is not None:
-            terms["closeness"], closeness = self._closeness(shared, batch, rois, targets)
+            near = self.closeness_head.prepare(given)
+            terms["closeness"], closeness = self._closeness(near, batch, rois, targets)
         if self.foreground_head is not None:
             terms["foreground"] = self._foreground(shared, batch, targets)
+        if self.edge_head is not None:
+            terms["edges"] = self._edges(shared, batch, targets)
         if self.refiner is not None:
             terms["refinement"] = self._refinement(windows, batch, rois, logits, closeness)
         return terms
@@ -152,21 +121,44 @@ class MultiTaskDetector(nn.Module):
         proposals, _ = detector.propose(maps, batch)
         logits, deltas = detector.classify(maps, proposals)
         if self.refiner is not None:
-            closeness = None
-            if self.closeness_head is not None:
-                counts = [len(boxes) for boxes in proposals]
-                closeness = image_means(self.closeness_head(maps, proposals).float(), counts)
-            windows = None if self.window_head is None else self.window_head.prepare(maps)
-            logits = self.refine(windows, batch, proposals, logits, closeness)
+            logits = self.refined(maps, batch, proposals, logits)
         return detector.detect(logits, deltas, proposals, batch.sizes)
 
+    def head_inputs(self, maps: Tensor) -> Any:
+        """What the window and closeness heads are given: the maps, or a last stage's features of all their cells."""
+        if isinstance(self.window_head, MapHead) or isinstance(self.closeness_head, MapHead):
+            if self.task_stage is not None:
+                return run_over_maps(self.task_stage, maps)
+            region: Any = self.detector.head.region
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
+                return run_over_maps(region.stage, maps)
+        return maps
+
+    def refined(self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor) -> Tensor:
+        """Logits [R, K+1] of all proposals of a batch, refined where some class is likely enough (``refine_above``).
+
+        Shapes: maps [B, C, H, W]; boxes: a list of [P, 4], image frame; logits [R, K+1], R proposals in all.
+        """
+        given, closeness = self.head_inputs(maps), None
+        counts = [len(regions) for regions in boxes]
+        if self.closeness_head is not None:  # the mean is over all proposals, also those that are not refined
+            closeness = image_means(self.closeness_head(given, boxes).float(), counts)
+        windows = None if self.window_head is None else self.window_head.prepare(given)
+        if not self.config.refine_above:
+            return self.refine(windows, batch, boxes, logits, closeness)
+        likely = logits.softmax(-1)[:, 1:].amax(1) >= self.config.refine_above  # [R]
+        some = [regions[rows] for regions, rows in zip(boxes, likely.split(counts), strict=True)]
+        refined = logits.clone()
+        refined[likely] = self.refine(windows, batch, some, logits[likely], closeness)
+        return refined
+
     def refine(
-        self, windows: Tensor | None, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
+        self, windows: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
-        Shapes: windows: the maps as the window head prepares them, None without it; boxes: a list of [R_i, 4], image
-        frame; logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
+        Shapes: windows: what the window head has prepared, None without it; boxes: a list of [R_i, 4], image frame;
+        logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
         """
         counts = [len(regions) for regions in boxes]
         around = None if windows is None else self._window_logits(windows, batch, boxes)
@@ -175,15 +167,17 @@ class MultiTaskDetector(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named groups, so that the optimiser can clip the tasks' heads apart from the detector."""
         heads = {
+            "task_stage": self.task_stage,
             "multi_object": self.window_head,
             "closeness": self.closeness_head,
             "foreground": self.foreground_head,
+            "edges": self.edge_head,
             "refinement": self.refiner,
         }
         groups = [{"name": "detector", "params": _trainable(self.detector)}]
         return groups + [{"name": name, "params": _trainable(head)} for name, head in heads.items() if head is not None]
 
-    def _multi_object(self, prepared: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+    def _multi_object(self, prepared: Any, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 1: what do random windows show?"""
         windows, wanted = [], []
         for target, size in zip(targets, batch.sizes, strict=True):
@@ -205,7 +199,7 @@ class MultiTaskDetector(nn.Module):
         return mean_of_means(each, counts)
 
     def _closeness(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]
+        self, prepared: Any, batch: ImageList, rois: RoIs, targets: list[Target]
     ) -> tuple[Tensor, Tensor | None]:
         """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without
         gradient, for the refinement.
@@ -218,12 +212,16 @@ class MultiTaskDetector(nn.Module):
         for boxes, classes, matched, target, size in per_image:
             is_object = classes > 0
             near = labels.closeness_labels(
-                target["boxes"], target["labels"], size, self.num_classes, same_class=self.config.same_class
+                target["boxes"],
+                target["labels"],
+                size,
+                self.num_classes,
+                same_class=self.config.same_class,
+                reach=self.config.closeness_reach,
             )
             wanted.append(near[matched[is_object]])
             objects.append(boxes[is_object])
             rest.append(boxes[~is_object])
-        prepared = self.closeness_head.prepare(maps)
         logits = self.closeness_head.classify(prepared, objects).float()
         each = losses.closeness_loss(logits, torch.cat(wanted), background=self.config.closeness_background)
         loss = mean_of_means(each, [len(boxes) for boxes in objects])
@@ -237,21 +235,43 @@ class MultiTaskDetector(nn.Module):
     def _foreground(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 3: where are objects at all?"""
         original = self.config.foreground_original
-        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
-        # one bilinear sample at each cell's centre, of the image's part of the padded map
-        scale, grid = 1 / self.detector.backbone.stride, FOREGROUND_GRID
-        logits = roi_align(
-            self.foreground_head(maps), whole, grid, spatial_scale=scale, sampling_ratio=1, aligned=True
-        ).float()
+        logits = self._grid(self.foreground_head(maps), batch)
         per_image = list(zip(targets, batch.sizes, strict=True))
-        mask = torch.stack([labels.foreground_mask(t["boxes"], size, grid, original=original) for t, size in per_image])
+        mask = torch.stack([self._foreground_mask(target, size) for target, size in per_image])
         if not original:
             return losses.foreground_loss(logits, mask).mean()
-        weights = torch.stack([labels.foreground_weights(t["boxes"], size, grid) for t, size in per_image])
+        weights = torch.stack(
+            [labels.foreground_weights(target["boxes"], size, FOREGROUND_GRID) for target, size in per_image]
+        )
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
+    def _edges(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+        """An experiment: how far are a box's edges from the cells inside it?"""
+        distances = self._grid(self.edge_head(maps), batch).exp() * self.detector.backbone.stride
+        each = [
+            losses.edge_loss(guess, *labels.edge_distances(target["boxes"], size, FOREGROUND_GRID))
+            for guess, target, size in zip(distances, targets, batch.sizes, strict=True)
+        ]
+        return torch.stack(each).mean()
+
+    def _grid(self, maps: Tensor, batch: ImageList) -> Tensor:
+        """A head's output [B, D, grid, grid], of each image's part of the padded map."""
+        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        # one bilinear sample at each cell's centre
+        scale, grid = 1 / self.detector.backbone.stride, FOREGROUND_GRID
+        return roi_align(maps, whole, grid, spatial_scale=scale, sampling_ratio=1, aligned=True).float()
+
+    def _foreground_mask(self, target: Target, size: tuple[int, int]) -> Tensor:
+        if not self.config.foreground_masks:
+            original = self.config.foreground_original
+            return labels.foreground_mask(target["boxes"], size, FOREGROUND_GRID, original=original)
+        if "masks" not in target:
+            name = f"image {target['image_id']}" if "image_id" in target else "the target"
+            raise ValueError(f"tasks.foreground_masks=true needs segmentation masks; {name} has none")
+        return labels.foreground_of_masks(target["masks"], FOREGROUND_GRID)
+
     def _refinement(
-        self, windows: Tensor | None, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
+        self, windows: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
@@ -260,7 +280,7 @@ class MultiTaskDetector(nn.Module):
         return class_loss(refined, some)
 
     @torch.no_grad()
-    def _window_logits(self, prepared: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
+    def _window_logits(self, prepared: Any, batch: ImageList, boxes: list[Tensor]) -> Tensor:
         """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
         classified once an image.
         """
@@ -269,7 +289,7 @@ class MultiTaskDetector(nn.Module):
             labels.refinement_windows(regions, size, count)[:, :-1]
             for regions, size in zip(boxes, batch.sizes, strict=True)
         ]
-        whole = [prepared.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
         logits = self.window_head.classify(prepared, stacked).float().split([len(windows) for windows in stacked])
         return torch.cat([_rejoin(rows, count) for rows in logits])
@@ -306,9 +326,9 @@ def _rejoin(rows: Tensor, count: int) -> Tensor:
     return torch.cat([grown, rows[-1:].expand(len(grown), 1, -1)], dim=1)
 
 
-def _foreground_head(channels: int) -> nn.Conv2d:
-    """A 1x1 convolution to (background, foreground), its draw apart from the detector's."""
-    head = nn.utils.skip_init(nn.Conv2d, channels, 2, kernel_size=1)
+def _cell_head(channels: int, outputs: int) -> nn.Conv2d:
+    """A 1x1 convolution to (background, foreground) or to four distances, its draw apart from the detector's."""
+    head = nn.utils.skip_init(nn.Conv2d, channels, outputs, kernel_size=1)
     nn.init.trunc_normal_(head.weight, std=0.01, a=-0.02, b=0.02, generator=torch.Generator().manual_seed(0))
     nn.init.zeros_(head.bias)
     return head

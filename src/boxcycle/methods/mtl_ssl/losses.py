@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torchvision.ops import generalized_box_iou_loss
 
 
 def multi_object_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,3 +43,16 @@ def foreground_loss(logits: Tensor, mask: Tensor, weights: Tensor | None = None)
     if weights is not None:
         losses = losses * weights
     return losses.flatten(1).mean(1)
+
+
+def edge_loss(guess: Tensor, distances: Tensor, owner: Tensor) -> Tensor:
+    """1 - GIoU of the boxes that cells guess with the boxes that they lie in, a mean over boxes of the mean over cells.
+
+    Shapes: guess and distances [4, h, w], positive where a cell lies in a box; owner [h, w], that box, -1 for none;
+    returns a scalar, 0 without boxes.
+    """
+    inside = owner >= 0
+    signs = guess.new_tensor([-1, -1, 1, 1])  # of left, top, right and bottom, seen from the cell
+    each = generalized_box_iou_loss(guess[:, inside].T * signs, distances[:, inside].T * signs, reduction="none")
+    _, row, counts = owner[inside].unique(return_inverse=True, return_counts=True)
+    return (each / counts[row]).sum() / max(len(counts), 1)

@@ -4,6 +4,8 @@ section 3.3]
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +25,14 @@ class Refiner(nn.Module):
     def __init__(self, num_classes: int, windows: int, closeness: bool, *, leak: bool = False) -> None:
         super().__init__()
         width = num_classes + 1
-        self.layer = nn.utils.skip_init(nn.Linear, width * (1 + windows + closeness), width)
-        # 0.01: the released configurations; x' is nearly x at the start. Own generator: the detector's weights do not
-        # depend on it
+        inputs = width * (1 + windows + closeness)
+        self.layer = nn.utils.skip_init(nn.Linear, inputs, width)
+        # 0.01: the released configurations, of which COCO's has the most inputs, 7 x 91; x' is nearly x at the start.
+        # More inputs would add up to more than x, so from there on their sum is kept as it is
+        std = min(0.01, 0.01 * math.sqrt(7 * 91 / inputs))
+        # own generator: the detector's weights do not depend on it
         generator = torch.Generator().manual_seed(0)
-        nn.init.trunc_normal_(self.layer.weight, std=0.01, a=-0.02, b=0.02, generator=generator)
+        nn.init.trunc_normal_(self.layer.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
         nn.init.zeros_(self.layer.bias)
         self.leak = leak
 

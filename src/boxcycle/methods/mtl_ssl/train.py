@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, TaskConfig
+from boxcycle.methods.mtl_ssl.config import TaskConfig
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.detectors import build_detector
 
 
@@ -31,6 +32,6 @@ def train(config: Config) -> Path:
     """Train main and auxiliary tasks together and evaluate; returns the run's folder. [MTL-SSL section 3.4]"""
     experiment = Experiment("mtl_ssl", config)
     model = build(config, experiment.class_names)
-    experiment.fit(model)
+    experiment.fit(model, masks=config.tasks.foreground_masks)
     experiment.finish(model)
     return experiment.folder
