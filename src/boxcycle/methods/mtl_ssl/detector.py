@@ -69,15 +69,16 @@ class TaskConfig(BaseModel):
         return self
 
 
-class MultiTaskDetector(nn.Module):
-    """MTL-SSL on any two-stage detector. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
+class Tasks(nn.Module):
+    """The three tasks and the refinement, on the maps and the sampled regions of any two-stage detector.
 
-    The window and closeness heads are copies of the detector's region head, weights included (replicate
-    initialisation): build it from a
-    pretrained backbone or from a trained detector. The losses are unweighted; ``loss_weights`` has Eq. 3's and 4's
-    weights.
+    The window and closeness heads are copies of ``region``, weights included (replicate initialisation): it should be
+    pretrained, or trained. ``channels`` are those of the maps. The losses are unweighted; ``loss_weights`` has Eq. 3's
+    and 4's weights. Subclasses say how the stages of their detector and the tasks follow each other.
     """
 
+    detector: Any
+    loss_weights: dict[str, float]
     watched: dict[str, Tensor]
     # a module, or None where the task is off; Any, because a type checker cannot know which methods run then
     window_head: Any
@@ -85,49 +86,32 @@ class MultiTaskDetector(nn.Module):
     foreground_head: Any
     refiner: Any
 
-    def __init__(self, detector: TwoStageDetector, config: TaskConfig | None = None) -> None:
+    def __init__(
+        self, detector: nn.Module, region: nn.Module, channels: int, num_classes: int, config: TaskConfig | None
+    ) -> None:
         super().__init__()
-        self.detector, self.config = detector, config or TaskConfig()
-        tasks = self.config
-        self.window_head = copy.deepcopy(detector.head.region) if tasks.multi_object else None
-        self.closeness_head = copy.deepcopy(detector.head.region) if tasks.closeness else None
-        self.foreground_head = _foreground_head(detector.backbone.trunk_channels) if tasks.foreground else None
+        self.detector, self.num_classes = detector, num_classes
+        self.config = tasks = config or TaskConfig()
+        self.window_head = copy.deepcopy(region) if tasks.multi_object else None
+        self.closeness_head = copy.deepcopy(region) if tasks.closeness else None
+        self.foreground_head = _foreground_head(channels) if tasks.foreground else None
         self.refiner = None
         if tasks.refinement:
             windows = tasks.refinement_windows if tasks.multi_object else 0
-            self.refiner = Refiner(detector.num_classes, windows, bool(tasks.closeness), leak=tasks.refinement_leak)
+            self.refiner = Refiner(num_classes, windows, bool(tasks.closeness), leak=tasks.refinement_leak)
         weights = {name: getattr(tasks, name) for name in ("multi_object", "closeness", "foreground", "refinement")}
-        self.loss_weights = detector.loss_weights | {name: weight for name, weight in weights.items() if weight}
+        self.loss_weights = {name: weight for name, weight in weights.items() if weight}
         self.watched = {}
 
-    @property
-    def num_classes(self) -> int:
-        """K, without background."""
-        return self.detector.num_classes
+    def task_losses(
+        self, maps: Any, batch: ImageList, rois: RoIs, logits: Tensor, targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """The losses of the tasks and of the refinement, keys as the tasks' :attr:`loss_weights`.
 
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """:meth:`losses` in training, :meth:`predict` in evaluation."""
-        if not self.training:
-            return self.predict(images)
-        if targets is None:
-            raise ValueError("a detector in training mode needs targets; call predict(images), or eval() first")
-        return self.losses(images, targets)
-
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The detector's losses and those of the tasks, keys as :attr:`loss_weights`.
-
-        Shapes: images [3, H_i, W_i] in [0, 1]; targets in the image frame. Labels and windows are made here, from the
-        augmented boxes.
+        Shapes: maps as the detector's own, logits [R, K+1] of ``rois``; targets in the image frame. Labels and windows
+        are made here, from the augmented boxes.
         """
-        detector, tasks = self.detector, self.config
-        batch = detector.batch(images, targets)
-        maps = detector.features(batch)
-        proposals, terms = detector.propose(maps, batch, targets)
-        rois = detector.sample(proposals, targets)
-        logits, deltas = detector.classify(maps, rois.boxes)
-        terms |= detector.region_losses(logits, deltas, rois)
+        tasks, terms = self.config, dict[str, Tensor]()
         self.watched = {"class_accuracy": accuracy(logits, rois.labels)}
         shared = maps.detach() if tasks.stop_gradient else maps
         closeness = None
@@ -141,25 +125,21 @@ class MultiTaskDetector(nn.Module):
             terms["refinement"] = self._refinement(maps, batch, rois, logits, closeness)
         return terms
 
-    def predict(self, images: list[Tensor]) -> list[Detections]:
-        """Detections of each image, best first, image frame, classes refined. Shapes: images [3, H_i, W_i] in [0,
-        1].
+    def refined_logits(self, maps: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor) -> Tensor:
+        """The refined logits of all regions of a batch, or ``logits`` where classes are not refined.
+
+        Shapes: boxes: a list of [P, 4], image frame; logits [R, K+1], R regions in all.
         """
-        detector = self.detector
-        batch = detector.batch(images)
-        maps = detector.features(batch)
-        proposals, _ = detector.propose(maps, batch)
-        logits, deltas = detector.classify(maps, proposals)
-        if self.refiner is not None:
-            closeness = None
-            if self.closeness_head is not None:
-                counts = [len(boxes) for boxes in proposals]
-                closeness = image_means(self.closeness_head(maps, proposals).float(), counts)
-            logits = self.refine(maps, batch, proposals, logits, closeness)
-        return detector.detect(logits, deltas, proposals, batch.sizes)
+        if self.refiner is None:
+            return logits
+        closeness = None
+        if self.closeness_head is not None:
+            counts = [len(regions) for regions in boxes]
+            closeness = image_means(self.closeness_head(maps, boxes).float(), counts)
+        return self.refine(maps, batch, boxes, logits, closeness)
 
     def refine(
-        self, maps: Tensor, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
+        self, maps: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """Refined logits x' of regions. [MTL-SSL Eq. 1]
 
@@ -181,7 +161,7 @@ class MultiTaskDetector(nn.Module):
         groups = [{"name": "detector", "params": _trainable(self.detector)}]
         return groups + [{"name": name, "params": _trainable(head)} for name, head in heads.items() if head is not None]
 
-    def _multi_object(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+    def _multi_object(self, maps: Any, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 1: what do random windows show?"""
         windows, wanted = [], []
         for target, size in zip(targets, batch.sizes, strict=True):
@@ -203,7 +183,7 @@ class MultiTaskDetector(nn.Module):
         return mean_of_means(each, counts)
 
     def _closeness(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, targets: list[Target]
+        self, maps: Any, batch: ImageList, rois: RoIs, targets: list[Target]
     ) -> tuple[Tensor, Tensor | None]:
         """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without
         gradient, for the refinement.
@@ -231,15 +211,23 @@ class MultiTaskDetector(nn.Module):
             sums = image_sums(logits, objects) + image_sums(others, rest)
         return loss, sums / torch.as_tensor(counts, device=sums.device)[:, None].clamp(min=1)
 
-    def _foreground(self, maps: Tensor, batch: ImageList, targets: list[Target]) -> Tensor:
+    def _foreground(self, maps: Any, batch: ImageList, targets: list[Target]) -> Tensor:
         """Task 3: where are objects at all?"""
         original = self.config.foreground_original
-        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
-        # one bilinear sample at each cell's centre, of the image's part of the padded map
-        scale, grid = 1 / self.detector.backbone.stride, FOREGROUND_GRID
-        logits = roi_align(
-            self.foreground_head(maps), whole, grid, spatial_scale=scale, sampling_ratio=1, aligned=True
-        ).float()
+        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        # one bilinear sample at each cell's centre, of the image's part of the padded map; levels of a pyramid add up
+        samples = [
+            roi_align(
+                self.foreground_head(level),
+                whole,
+                FOREGROUND_GRID,
+                spatial_scale=level.shape[-1] / batch.tensors.shape[-1],
+                sampling_ratio=1,
+                aligned=True,
+            )
+            for level in ([maps] if isinstance(maps, Tensor) else maps.levels.values())
+        ]
+        logits, grid = torch.stack(samples).sum(0).float(), FOREGROUND_GRID
         per_image = list(zip(targets, batch.sizes, strict=True))
         mask = torch.stack([labels.foreground_mask(t["boxes"], size, grid, original=original) for t, size in per_image])
         if not original:
@@ -248,7 +236,7 @@ class MultiTaskDetector(nn.Module):
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
     def _refinement(
-        self, maps: Tensor, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
+        self, maps: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
@@ -257,7 +245,7 @@ class MultiTaskDetector(nn.Module):
         return class_loss(refined, some)
 
     @torch.no_grad()
-    def _window_logits(self, maps: Tensor, batch: ImageList, boxes: list[Tensor]) -> Tensor:
+    def _window_logits(self, maps: Any, batch: ImageList, boxes: list[Tensor]) -> Tensor:
         """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
         classified once an image.
         """
@@ -266,10 +254,58 @@ class MultiTaskDetector(nn.Module):
             labels.refinement_windows(regions, size, count)[:, :-1]
             for regions, size in zip(boxes, batch.sizes, strict=True)
         ]
-        whole = [maps.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
         logits = self.window_head(maps, stacked).float().split([len(windows) for windows in stacked])
         return torch.cat([_rejoin(rows, count) for rows in logits])
+
+
+class MultiTaskDetector(Tasks):
+    """MTL-SSL on any of the package's two-stage detectors. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
+
+    Build it from a pretrained backbone or from a trained detector: the tasks' heads copy the detector's.
+    """
+
+    def __init__(self, detector: TwoStageDetector, config: TaskConfig | None = None) -> None:
+        channels = detector.backbone.trunk_channels
+        super().__init__(detector, detector.head.region, channels, detector.num_classes, config)
+        self.loss_weights = detector.loss_weights | self.loss_weights
+
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """:meth:`losses` in training, :meth:`predict` in evaluation."""
+        if not self.training:
+            return self.predict(images)
+        if targets is None:
+            raise ValueError("a detector in training mode needs targets; call predict(images), or eval() first")
+        return self.losses(images, targets)
+
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """The detector's losses and those of the tasks, keys as :attr:`loss_weights`.
+
+        Shapes: images [3, H_i, W_i] in [0, 1]; targets in the image frame.
+        """
+        detector = self.detector
+        batch = detector.batch(images, targets)
+        maps = detector.features(batch)
+        proposals, terms = detector.propose(maps, batch, targets)
+        rois = detector.sample(proposals, targets)
+        logits, deltas = detector.classify(maps, rois.boxes)
+        terms |= detector.region_losses(logits, deltas, rois)
+        return terms | self.task_losses(maps, batch, rois, logits, targets)
+
+    def predict(self, images: list[Tensor]) -> list[Detections]:
+        """Detections of each image, best first, image frame, classes refined. Shapes: images [3, H_i, W_i] in [0,
+        1].
+        """
+        detector = self.detector
+        batch = detector.batch(images)
+        maps = detector.features(batch)
+        proposals, _ = detector.propose(maps, batch)
+        logits, deltas = detector.classify(maps, proposals)
+        logits = self.refined_logits(maps, batch, proposals, logits)
+        return detector.detect(logits, deltas, proposals, batch.sizes)
 
 
 def image_sums(logits: Tensor, boxes: list[Tensor]) -> Tensor:
