@@ -198,6 +198,6 @@ def test_refinement_window_examples(case: dict) -> None:
 
 def test_labels_are_exact_under_autocast() -> None:
     windows, boxes, classes = torch.tensor([[0.0, 0, 97, 89]]), torch.tensor([[3.0, 5, 40, 71]]), torch.tensor([2])
-    expected = multi_object_labels(windows, boxes, classes, 3)
+    expected = labels.multi_object_labels(windows, boxes, classes, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert multi_object_labels(windows, boxes, classes, 3).equal(expected)
+        assert labels.multi_object_labels(windows, boxes, classes, 3).equal(expected)

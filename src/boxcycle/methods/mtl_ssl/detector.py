@@ -235,9 +235,7 @@ class Tasks(nn.Module):
         weights = torch.stack([labels.foreground_weights(t["boxes"], size, grid) for t, size in per_image])
         return losses.foreground_loss(logits.tanh(), mask, weights).mean()
 
-    def _refinement(
-        self, maps: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
-    ) -> Tensor:
+    def _refinement(self, maps: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None) -> Tensor:
         """The refined classes of sampled regions, learnt by the refiner alone."""
         some, rows = thin(rois, self.config.refined)
         refined = self.refine(maps, batch, some.boxes, logits[rows], closeness)
