@@ -120,7 +120,7 @@ def run_one(
     row: dict[str, Any] = {"seconds": round(train(model, index, setting, seed), 1)}
     if isinstance(model, RecycledDetector):
         row["refined"] = judge(model, judged, setting)
-        model.refined = False
+        model.refines = False
     return row | {"own": judge(model, judged, setting)}
 
 

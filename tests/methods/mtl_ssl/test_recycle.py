@@ -150,9 +150,9 @@ def test_detections_have_torchvisions_form_and_are_the_plain_ones_where_nothing_
     with torch.no_grad():
         plain = model.detector(images)
         refined = model(images)
-        model.refined = False
+        model.refines = False
         assert_same_detections(model(images), plain)
-        model.refined = True
+        model.refines = True
         model.refiner.layer.weight.zero_()
         assert_same_detections(model(images), plain)
     assert not refined[0]["scores"].equal(plain[0]["scores"])
@@ -531,10 +531,10 @@ def test_each_of_torchvisions_detectors_keeps_its_weights_and_predicts(name: str
         torch.manual_seed(7)
         torchvision_loop(one, images, targets, 2)
     assert_same_weights(plain, model.detector)
-    model.refined = False
+    model.refines = False
     with torch.no_grad():
         assert_same_detections(model.eval()(images), plain.eval()(images))
-        model.refined = True
+        model.refines = True
         assert model(images)[0].keys() == plain(images)[0].keys()
 
 

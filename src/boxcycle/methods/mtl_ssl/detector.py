@@ -87,7 +87,7 @@ class Tasks(nn.Module):
     refiner: Any
 
     def __init__(
-        self, detector: nn.Module, region: nn.Module, channels: int, num_classes: int, config: TaskConfig | None
+        self, detector: Any, region: nn.Module, channels: int, num_classes: int, config: TaskConfig | None
     ) -> None:
         super().__init__()
         self.detector, self.num_classes = detector, num_classes
@@ -125,13 +125,11 @@ class Tasks(nn.Module):
             terms["refinement"] = self._refinement(maps, batch, rois, logits, closeness)
         return terms
 
-    def refined_logits(self, maps: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor) -> Tensor:
-        """The refined logits of all regions of a batch, or ``logits`` where classes are not refined.
+    def refined(self, maps: Any, batch: ImageList, boxes: list[Tensor], logits: Tensor) -> Tensor:
+        """The refined logits [R, K+1] of all proposals of a batch.
 
-        Shapes: boxes: a list of [P, 4], image frame; logits [R, K+1], R regions in all.
+        Shapes: boxes: a list of [P, 4], image frame; logits [R, K+1], R proposals in all.
         """
-        if self.refiner is None:
-            return logits
         closeness = None
         if self.closeness_head is not None:
             counts = [len(regions) for regions in boxes]
@@ -265,8 +263,8 @@ class MultiTaskDetector(Tasks):
     """
 
     def __init__(self, detector: TwoStageDetector, config: TaskConfig | None = None) -> None:
-        channels = detector.backbone.trunk_channels
-        super().__init__(detector, detector.head.region, channels, detector.num_classes, config)
+        head: Any = detector.head
+        super().__init__(detector, head.region, detector.backbone.trunk_channels, detector.num_classes, config)
         self.loss_weights = detector.loss_weights | self.loss_weights
 
     def forward(
@@ -302,7 +300,8 @@ class MultiTaskDetector(Tasks):
         maps = detector.features(batch)
         proposals, _ = detector.propose(maps, batch)
         logits, deltas = detector.classify(maps, proposals)
-        logits = self.refined_logits(maps, batch, proposals, logits)
+        if self.refiner is not None:
+            logits = self.refined(maps, batch, proposals, logits)
         return detector.detect(logits, deltas, proposals, batch.sizes)
 
 

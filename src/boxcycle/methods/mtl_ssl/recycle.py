@@ -30,7 +30,7 @@ def recycle(detector: GeneralizedRCNN, **tasks: float | bool) -> RecycledDetecto
 class RecycledDetector(Tasks):
     """What :func:`recycle` makes: called as the detector is, in training and in evaluation.
 
-    ``detector`` is the plain detector: what it learnt here, it keeps. ``refined = False`` predicts with its own
+    ``detector`` is the plain detector: what it learnt here, it keeps. ``refines = False`` predicts with its own
     classes. Weights are those of ``state_dict()``; the names of the detector's have "detector." before them.
 
     The windows that are drawn are seeded by ``draws``, a count of the images seen, or by the target's own ``seed``:
@@ -43,7 +43,7 @@ class RecycledDetector(Tasks):
         check_detector(detector)
         stages = TorchvisionStages(detector)
         super().__init__(detector, stages.region_head(), detector.backbone.out_channels, stages.num_classes, config)
-        self.refined = True
+        self.refines = True
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.training = detector.training
         self.to(next(detector.parameters()).device)
@@ -85,8 +85,8 @@ class RecycledDetector(Tasks):
         maps = stages.features(batch)
         proposals, _ = stages.propose(maps, batch)
         logits, deltas = stages.classify(maps, proposals)
-        if self.refined:
-            logits = self.refined_logits(maps, batch, proposals, logits.float())
+        if self.refines and self.refiner is not None:
+            logits = self.refined(maps, batch, proposals, logits.float())
         return stages.detect(maps, logits, deltas, proposals, [_size(image) for image in images])
 
     def _seeded(self, targets: list[dict[str, Any]], images: list[Tensor]) -> list[Target]:
