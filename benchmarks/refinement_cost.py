@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.config import TaskConfig
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, image_means, per_region
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.methods.mtl_ssl.tasks import image_means, per_region
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.types import Detections, ImageList, Target

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from boxcycle.config import load_config as load_config
     from boxcycle.data.read import read_split as read_split
     from boxcycle.methods import METHODS as METHODS
+    from boxcycle.methods.mtl_ssl.recycle import recycle as recycle
 
 __version__ = "0.1.0"
 
@@ -19,8 +20,9 @@ _HOME = {
     "METHODS": "boxcycle.methods",
     "load_config": "boxcycle.config",
     "read_split": "boxcycle.data.read",
+    "recycle": "boxcycle.methods.mtl_ssl.recycle",
 }
-__all__ = ["METHODS", "__version__", "load_config", "read_split"]
+__all__ = ["METHODS", "__version__", "load_config", "read_split", "recycle"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.config import TaskConfig
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, image_means, mean_of_means
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.methods.mtl_ssl.tasks import image_means, mean_of_means
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig

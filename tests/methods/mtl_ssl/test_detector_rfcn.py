@@ -9,7 +9,8 @@ from torchvision.ops import box_iou
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.config import TaskConfig
-from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector, image_means
+from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.methods.mtl_ssl.tasks import image_means
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.rfcn import RFCN
 from boxcycle.models.two_stage import RegionConfig

@@ -266,3 +266,10 @@ def test_refinement_window_examples(case: dict) -> None:
     proposal = torch.tensor([case["proposal_xyxy"]], dtype=torch.float32)
     windows = labels.refinement_windows(proposal, (height, width), case["num_windows"])[0]
     torch.testing.assert_close(windows, torch.tensor(case["expected"]["windows_xyxy"]))
+
+
+def test_labels_are_exact_under_autocast() -> None:
+    windows, boxes, classes = torch.tensor([[0.0, 0, 97, 89]]), torch.tensor([[3.0, 5, 40, 71]]), torch.tensor([2])
+    expected = labels.multi_object_labels(windows, boxes, classes, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert labels.multi_object_labels(windows, boxes, classes, 3).equal(expected)

@@ -107,7 +107,8 @@ def window_parts(windows: Tensor, boxes: Tensor, labels: Tensor, num_classes: in
     covered = (torch.einsum("nl,ny,nx->lyx", layers, down, across) > 0).to(boxes)  # cells that a layer's union covers
     widths = _overlaps(windows[:, 0], windows[:, 2], x_edges)  # [M, X] parts of the window's width
     heights = _overlaps(windows[:, 1], windows[:, 3], y_edges)  # [M, Y]
-    unions = torch.einsum("my,lyx,mx->ml", heights, covered, widths).clamp(0, 1)
+    with torch.autocast(windows.device.type, enabled=False):  # areas of 8 or 11 bits would be wrong labels
+        unions = torch.einsum("my,lyx,mx->ml", heights, covered, widths).clamp(0, 1)
     parts = windows.new_zeros(len(windows), num_classes + 1)
     parts[:, 0] = 1 - unions[:, -1]
     parts[:, present] = unions[:, :-1]

@@ -1,0 +1,194 @@
+"""Does `boxcycle.recycle` help torchvision's Faster R-CNN? Plain against recycled, seed by seed, in torchvision's loop.
+
+    python benchmarks/recycle_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
+    python benchmarks/recycle_study.py run bccd --weights mobilenet_v3_large.pth
+    python benchmarks/recycle_study.py table scenes              # prints the table again
+
+All runs of a seed see the same images in the same order from the same first weights. Without ``--weights`` these are
+random: torchvision's are not part of this package, and from random weights a short schedule leaves little to compare.
+``--weights`` takes a file of torchvision's, of the whole detector or of its MobileNet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+from torchvision.transforms import v2
+
+import boxcycle
+from boxcycle.data.dataset import DetectionDataset
+from boxcycle.data.index import Index
+from boxcycle.data.loader import make_loader
+from boxcycle.data.splits import budget
+from boxcycle.data.transforms import Transform
+from boxcycle.engine.records import environment
+from boxcycle.evaluation.coco import coco_metrics
+from boxcycle.evaluation.paired import paired_difference
+from boxcycle.evaluation.predictions import predict_dataset
+from boxcycle.methods.mtl_ssl.recycle import RecycledDetector
+from mtl_ssl_study import open_data
+
+# one entry a training run: what `recycle` is told, None for the plain detector
+RUNS: dict[str, dict[str, Any] | None] = {"plain": None, "recycled": {}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set and how long it is learnt."""
+
+    images: int  # training images of a seed, drawn by boxcycle.data.splits.budget
+    pixels: int  # shorter side that torchvision's transform makes
+    steps: int
+    batch: int = 4
+    lr: float = 3e-4  # of AdamW, which needs fewer steps from random weights than the references' SGD
+    judged: int = 150  # images evaluated
+    weights: str = ""  # file name; empty: random
+
+
+SETTINGS = {"scenes": Setting(images=200, pixels=256, steps=1500), "bccd": Setting(images=60, pixels=320, steps=1500)}
+
+
+def build_detector(num_classes: int, setting: Setting, weights: Path | None) -> nn.Module:
+    """The detector of a seed before its first step; torch's global generator draws what no file gives."""
+    sizes = {"min_size": setting.pixels, "max_size": 2 * setting.pixels, "box_batch_size_per_image": 128}
+    detector = fasterrcnn_mobilenet_v3_large_fpn(
+        weights=None, weights_backbone=None, num_classes=num_classes + 1, rpn_post_nms_top_n_test=300, **sizes
+    )
+    if weights is not None:
+        load_fitting(detector, weights)
+    return detector
+
+
+def load_fitting(detector: nn.Module, file: Path) -> None:
+    """Take what fits by name and shape; a classifier's ``features`` are the detector's ``backbone.body``."""
+    found = torch.load(file, map_location="cpu", weights_only=True)
+    names = {name: name.replace("features.", "backbone.body.", 1) for name in found}
+    own = detector.state_dict()
+    fitting = {new: found[old] for old, new in names.items() if new in own and own[new].shape == found[old].shape}
+    if len(fitting) < len(own) / 2:
+        raise SystemExit(f"{file}: only {len(fitting)} of the detector's {len(own)} tensors are in it")
+    detector.load_state_dict(fitting, strict=False)
+
+
+def train(model: nn.Module, index: Index, setting: Setting, seed: int) -> float:
+    """torchvision's loop: sum the losses, step. Returns the seconds of processor time that it took."""
+    dataset = DetectionDataset(index, Transform(None, v2.RandomHorizontalFlip(0.5)), cache=True)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=setting.lr, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, setting.lr, total_steps=setting.steps, pct_start=0.1)
+    torch.manual_seed(seed)  # what the detector samples
+    model.train()
+    begun = time.process_time()
+    for images, targets in make_loader(dataset, batch_size=setting.batch, steps=setting.steps, seed=seed):
+        losses = model(images, [plain_target(target) for target in targets])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        schedule.step()
+    return time.process_time() - begun
+
+
+def plain_target(target: Any) -> dict[str, Tensor]:
+    """Boxes and labels without ignore regions, which torchvision's detectors would learn as objects."""
+    kept = ~target["iscrowd"].bool() if "iscrowd" in target else slice(None)
+    return {name: target[name][kept] for name in ("boxes", "labels")}
+
+
+def judge(model: nn.Module, index: Index, setting: Setting) -> dict[str, float]:
+    """AP, AP50 and AP75 on a split."""
+    dataset = DetectionDataset(index.subset(range(min(len(index), setting.judged))))
+    summary = coco_metrics(dataset.index, predict_dataset(model, dataset)).summary
+    return {name: summary[name] for name in ("AP", "AP50", "AP75")}
+
+
+def run_one(
+    run: str, first: nn.Module, index: Index, judged: Index, setting: Setting, seed: int
+) -> dict[str, dict[str, float] | float]:
+    """Train one run of one seed; the recycled detector is judged with its refined and with its own classes."""
+    tasks = RUNS[run]
+    model = first if tasks is None else boxcycle.recycle(first, **tasks)
+    row: dict[str, Any] = {"seconds": round(train(model, index, setting, seed), 1)}
+    if isinstance(model, RecycledDetector):
+        row["refined"] = judge(model, judged, setting)
+        model.refines = False
+    return row | {"own": judge(model, judged, setting)}
+
+
+def arms(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[int, float]]:
+    """Figure of each arm by seed."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        found.setdefault(row["run"], {})[row["seed"]] = row["own"][metric]
+        if "refined" in row:
+            found.setdefault(f"{row['run']}, refined", {})[row["seed"]] = row["refined"][metric]
+    return found
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Means, and paired differences to the plain detector with their 95 % interval."""
+    print("| arm | seeds | AP | AP50 | AP50 - plain (95 %) | AP - plain (95 %) | CPU s a run |")
+    print("|---|---|---|---|---|---|---|")
+    by_metric = {metric: arms(rows, metric) for metric in ("AP", "AP50")}
+    for arm, figures in by_metric["AP50"].items():
+        cells = [arm, str(len(figures))]
+        cells += [f"{np.mean(list(by_metric[metric][arm].values())):.1f}" for metric in ("AP", "AP50")]
+        for metric in ("AP50", "AP"):
+            plain = by_metric[metric].get("plain", {})
+            seeds = sorted(by_metric[metric][arm].keys() & plain.keys())
+            new, old = ([source[seed] for seed in seeds] for source in (by_metric[metric][arm], plain))
+            cells.append(str(paired_difference(new, old)) if seeds and arm != "plain" else "")
+        seconds = [row["seconds"] for row in rows if row["run"] == arm.removesuffix(", refined")]
+        print("| " + " | ".join([*cells, f"{np.mean(seconds):.0f}"]) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument("--weights", type=Path, help="a .pth of torchvision: the detector's or its MobileNet's")
+    for name in ("images", "pixels", "steps", "judged"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/recycle-study"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    names = ("images", "pixels", "steps", "judged")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    weights = options.weights.name if options.weights else ""
+    setting = replace(SETTINGS[options.data], weights=weights, **changes)
+    results = options.out / "results.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
+    mine = [row for row in known if {name: row[name] for name in about} == about]
+    if options.job == "run":
+        pool, *others = open_data(options.data, options.out)
+        judged = others[0 if options.split == "val" else 1]
+        done = {(row["run"], row["seed"]) for row in mine}
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        for seed, run in ((seed, run) for seed in seeds for run in RUNS if (run, seed) not in done):
+            index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
+            torch.manual_seed(seed)
+            first = build_detector(index.num_classes, setting, options.weights)
+            mine.append(about | {"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed))
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(mine[-1]) + "\n")
+    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
+    print_table(mine)
+
+
+if __name__ == "__main__":
+    main()
