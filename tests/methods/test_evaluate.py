@@ -34,8 +34,9 @@ def test_the_figures_are_those_of_the_end_of_training(finished: Path, tmp_path: 
     said = capsys.readouterr().out
     assert f"predictions, figures and report: {tmp_path / 'out'}" in said
     assert "–" in said, "a class without boxes has no figure"
-    assert "redundancy" in said
-    assert "detections with a score of" in said
+    assert "errors among detections with a score of" in said
+    [heads] = [line.split() for line in said.splitlines() if "localis." in line]
+    assert heads[::2] == ["class", "boxes", "right", "localis.", "classif.", "redund.", "backgr.", "missed"]
 
 
 def test_the_place_of_the_files_is_the_run_and_tells_the_split(finished: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.transforms import make_transform
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
-from boxcycle.evaluation.errors import ClassErrors, ErrorBreakdown, error_breakdown
+from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.evaluation.voc import voc_average_precision
 from boxcycle.methods.experiment import metrics_record, none_for_nan
@@ -111,8 +111,9 @@ def print_errors(errors: ErrorBreakdown) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("errors", title=f"detections with a score of {errors.min_score:.2f} or more", show_edge=False)
-    for name in ClassErrors._fields[1:]:
+    title = f"errors among detections with a score of {errors.min_score:.2f} or more"
+    table = Table("class", title=title, show_edge=False)
+    for name in ("boxes", "right", "localis.", "classif.", "redund.", "backgr.", "missed"):  # 80 columns hold no more
         table.add_column(name, justify="right")
     for row in (*errors.per_class, errors.total):
         table.add_row(row.name, *map(str, row[1:]))
