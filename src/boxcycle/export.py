@@ -203,7 +203,8 @@ def comparison_images(resize: ResizeConfig, found: Sequence[Tensor]) -> Iterator
     generator = torch.Generator().manual_seed(0)
     blotches = [torch.rand(3, 12, 12, generator=generator) for _ in range(2)]
     source = itertools.cycle(found or blotches)
-    for size in ((short, long), (long, short), (max(33, short - 13), max(47, short - 27)), (half, half)):
+    sizes = (short, long), (long, short), (max(33, short - 13), max(47, short - 27)), (half, half)
+    for size in dict.fromkeys(sizes):
         yield interpolate(next(source)[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
