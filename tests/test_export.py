@@ -37,7 +37,7 @@ def make(backbone: str, *, score_threshold: float = 0.0, **more: object) -> Fast
     torch.manual_seed(0)
     regions = RegionConfig(score_threshold=score_threshold, detections=20)
     config = FasterRCNNConfig(
-        backbone=backbone, weights="none", proposals=12, rpn_candidates=60, roi_size=4, regions=regions
+        backbone=backbone, weights="none", proposals=12, rpn_candidates=300, roi_size=4, regions=regions
     )
     return spread(FasterRCNN(3, config).eval())
 
