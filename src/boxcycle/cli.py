@@ -115,6 +115,15 @@ def predict(context: typer.Context) -> None:
     _call(context, PredictConfig, predict)
 
 
+@_verb
+def export(context: typer.Context) -> None:
+    """Write a detector as an ONNX file that agrees with it."""
+    from boxcycle.export import ExportConfig, export
+    from boxcycle.methods.loading import load
+
+    _call(context, ExportConfig, lambda config: export(config, load))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"boxcycle {__version__}")

@@ -27,11 +27,16 @@ def test_the_figures_are_those_of_the_end_of_training(finished: Path, tmp_path: 
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"predictions.json", "eval.json", "report.html"}
     found, before = figures(tmp_path / "out"), figures(finished)
     assert {key: found[key] for key in before} == before
+    assert [row["name"] for row in found["errors"]["per_class"]] == [row["name"] for row in found["per_class"]]
+    assert found["errors"]["total"]["boxes"] == sum(row["boxes"] for row in found["per_class"])
     assert found["voc"].keys() == {"AP50 (VOC07, 11 points)", "AP50 (VOC10, area)"}
     assert (tmp_path / "out" / "predictions.json").read_text() == (finished / "predictions.json").read_text()
     said = capsys.readouterr().out
     assert f"predictions, figures and report: {tmp_path / 'out'}" in said
     assert "–" in said, "a class without boxes has no figure"
+    assert "errors among detections with a score of" in said
+    [heads] = [line.split() for line in said.splitlines() if "localis." in line]
+    assert heads[::2] == ["class", "boxes", "right", "localis.", "classif.", "redund.", "backgr.", "missed"]
 
 
 def test_the_place_of_the_files_is_the_run_and_tells_the_split(finished: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_differences_are_against_the_first_run(page):
-    by_name = {row[0]: row[1:] for row in rows(page)}
+    by_name = {row[0]: row[1:] for row in reversed(rows(page))}  # the first table of two that name the runs
     plain, ours = (by_name[name] for name in ("plain", "ours &lt;3"))
     change = by_name["ours &lt;3 minus plain"]
     for before, after, difference in zip(plain[:3], ours[:3], change[:3], strict=True):
@@ -38,10 +38,14 @@ def test_differences_are_against_the_first_run(page):
 
 def test_pictures_show_gain_loss_and_images_at_random(page):
     shown = re.findall(r"<h3>([^<]*\.png)</h3>", page)
-    assert shown[:2] == ["Largest gain of ours &lt;3: 3.png", "Largest loss of ours &lt;3: 1.png"]
+    assert shown[:2] == [
+        "ours &lt;3 has 1 error fewer than plain: 3.png",
+        "ours &lt;3 has 1 error fewer than plain: 0.png",
+    ]
     assert len(shown) == len({title.split(": ")[1] for title in shown})
     assert page.count("<figcaption>ground truth") == len(shown)
-    assert "plain: 1 right, 0 wrong, 1 missed" in page
+    assert shown[2] == "ours &lt;3 has 1 error more than plain: 1.png"
+    assert "<figcaption>plain: 1 right, 1 missed" in page
 
 
 def test_page_says_that_one_run_each_proves_little(page):
@@ -55,7 +59,17 @@ def test_the_same_runs_give_the_same_page(index, detect, make_run, tmp_path):
     for name in ("one.html", "two.html"):
         write_comparison(tmp_path / name, folders, index)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
-    assert "Largest" not in (tmp_path / "one.html").read_text()
+    assert "fewer than" not in (tmp_path / "one.html").read_text()
+
+
+def test_errors_are_counted_and_fewer_is_better(page):
+    errors = {row[0]: row[1:] for row in rows(page)}  # the last table that names the runs
+    assert errors["plain"] == ["0", "0", "0", "0", "2", "2"]
+    assert errors["ours &lt;3"] == ["0", "0", "0", "0", "1", "1"]
+    assert errors["ours &lt;3 minus plain"] == ["0", "0", "0", "0", "−1", "−1"]
+    assert errors["ours &lt;3 minus plain: dog &amp; fox"] == ["0", "0", "0", "0", "−1", "−1"]
+    assert "ours &lt;3 minus plain: &lt;b&gt;cat&lt;/b&gt;" not in errors, "one found, one lost: no difference"
+    assert '<td class="gain">−1</td>' in page
 
 
 def test_three_runs(index, detect, make_run, tmp_path):

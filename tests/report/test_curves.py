@@ -63,6 +63,20 @@ def test_columns_of_the_metrics_are_sorted_into_charts():
     assert loss_curves({}) == {}
 
 
+def test_no_part_of_the_loss_is_left_out():
+    """mtl_ssl has nine: more than there are colours."""
+    tasks = ("multi_object", "multi_object_divergence", "closeness", "foreground", "refinement")
+    row = dict.fromkeys(("loss", "rpn_objectness", "rpn_box", "class", "box", *tasks, "class_accuracy"), 1.0)
+    charts = loss_curves({1: row, 2: row})
+    assert "Parts of the loss" not in charts
+    assert {"rpn_objectness", "rpn_box", "class", "box"} <= set(texts(charts["Parts of the loss: detector"]))
+    assert set(tasks) <= set(texts(charts["Parts of the loss: beside the detector"]))
+    many = {1: {f"part {k}": 1.0 for k in range(16)}}
+    charts = loss_curves(many)
+    assert list(charts) == [f"Parts of the loss: beside the detector, {k} of 3" for k in (1, 2, 3)]
+    assert set(many[1]) <= {text for chart in charts.values() for text in texts(chart)}
+
+
 def test_average_precision_over_steps():
     assert {"AP", "AP50"} <= set(texts(ap_curves(ROWS)))
     assert "AP75" not in texts(ap_curves(ROWS))

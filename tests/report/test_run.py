@@ -28,7 +28,7 @@ def test_everything_found(index, detect, make_run):
     assert "<b>cat</b>" not in page
     assert "steps: 50" in page
     assert "&#34;python&#34;: &#34;3.12&#34;" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
 
 
 def test_worst_images_come_first_and_none_twice(index, detect, make_run):
@@ -68,7 +68,7 @@ def test_only_predictions_are_needed(index, detect, make_run):
         (folder / name).unlink()
     page = write_run_report(folder, index, title="mine").read_text()
     assert "<title>mine</title>" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     assert "<details" not in page
 
 

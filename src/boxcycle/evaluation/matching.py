@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,25 @@ class Verdict(enum.IntEnum):
     IGNORED = 2
 
 
-def judge_image(index: Index, position: int, prediction: Prediction, min_iou: float = 0.5) -> NDArray[np.int64]:
-    """The :class:`Verdict` on each detection of image number ``position``.
+class Match(NamedTuple):
+    """The verdict on each of D detections, and the annotated box of its class that it overlaps most.
 
-    Shapes: returns [D], in the prediction's order.
+    ``verdicts`` [D]; ``nearest`` [D]: the number of the box within its image, 0 where the class has none; ``iou`` [D]:
+    the overlap with it, -1 where there is none.
+    """
+
+    verdicts: NDArray[np.int64]
+    nearest: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+
+def judge_image(index: Index, position: int, prediction: Prediction, min_iou: float = 0.5) -> NDArray[np.int64]:
+    """The :class:`Verdict` [D] on each detection of image number ``position``: see :func:`match_image`."""
+    return match_image(index, position, prediction, min_iou).verdicts
+
+
+def match_image(index: Index, position: int, prediction: Prediction, min_iou: float = 0.5) -> Match:
+    """Judge the detections of image number ``position``, in the prediction's order.
 
     Best score first, a detection goes to the annotated box of its class that it overlaps most. It is right if their
     IoU is at least ``min_iou`` (VOC: "at least", not "more than") and no better detection took the box; a second one
@@ -33,19 +49,19 @@ def judge_image(index: Index, position: int, prediction: Prediction, min_iou: fl
     rows = index.boxes_of(position)
     verdicts = np.full(len(prediction.scores), Verdict.WRONG, dtype=np.int64)
     if rows.start == rows.stop or not len(verdicts):
-        return verdicts
+        return Match(verdicts, np.zeros_like(verdicts), np.full(len(verdicts), -1.0))
+    overlap = overlaps(prediction.boxes, index.boxes[rows])
+    overlap[prediction.labels[:, None] != index.labels[rows]] = -1
+    nearest, iou = overlap.argmax(1), overlap.max(1)
     order = np.argsort(-prediction.scores, kind="stable")
-    overlap = _overlap(prediction.boxes[order], index.boxes[rows])
-    overlap[prediction.labels[order, None] != index.labels[rows]] = -1
-    nearest = overlap.argmax(1)
-    meets = np.flatnonzero(overlap.max(1) >= min_iou)
+    meets = order[iou[order] >= min_iou]
     _, first = np.unique(nearest[meets], return_index=True)
-    verdicts[order[meets[first]]] = Verdict.RIGHT
+    verdicts[meets[first]] = Verdict.RIGHT
     no_matter = index.difficult[rows] | index.iscrowd[rows]
-    verdicts[order[meets[no_matter[nearest[meets]]]]] = Verdict.IGNORED
-    return verdicts
+    verdicts[meets[no_matter[nearest[meets]]]] = Verdict.IGNORED
+    return Match(verdicts, nearest, iou)
 
 
-def _overlap(boxes: NDArray[np.float32], others: NDArray[np.float64]) -> NDArray[np.float64]:
+def overlaps(boxes: NDArray[np.float32], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """IoU [D, N] in float64, so that a threshold of 0.5 means the same in every image size."""
     return box_iou(torch.from_numpy(boxes).double(), torch.from_numpy(others).double()).numpy()

@@ -14,6 +14,7 @@ from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.transforms import make_transform
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
+from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.evaluation.voc import voc_average_precision
 from boxcycle.methods.experiment import metrics_record, none_for_nan
@@ -48,10 +49,12 @@ def evaluate(config: EvalConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.json", index, predictions)
     voc = voc_figures(index, predictions)
-    record = metrics_record(metrics) | {"voc": none_for_nan(voc)}
+    errors = error_breakdown(index, predictions)
+    record = metrics_record(metrics) | {"voc": none_for_nan(voc), "errors": errors.record()}
     (folder / "eval.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_run_report(folder, index, title=f"{config.run.name} on '{split}'", difficult=config.difficult)
     print_metrics(metrics, voc)
+    print_errors(errors)
     print(f"predictions, figures and report: {folder}")
 
 
@@ -101,6 +104,20 @@ def print_metrics(metrics: CocoMetrics, voc: dict[str, float]) -> None:
     console.print(classes)
     for warning in metrics.warnings:
         console.print(f"warning: {warning}")
+
+
+def print_errors(errors: ErrorBreakdown) -> None:
+    """How many errors of each kind each class has, on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"errors among detections with a score of {errors.min_score:.2f} or more"
+    table = Table("class", title=title, show_edge=False)
+    for name in ("boxes", "right", "localis.", "classif.", "redund.", "backgr.", "missed"):  # 80 columns hold no more
+        table.add_column(name, justify="right")
+    for row in (*errors.per_class, errors.total):
+        table.add_row(row.name, *map(str, row[1:]))
+    Console().print(table)
 
 
 def _figure(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder, _topk_min
 from torchvision.models.detection.image_list import ImageList as TorchvisionImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
@@ -65,7 +65,8 @@ class RegionProposer(nn.Module):
         return proposals, logits, deltas, anchors
 
     def _best(self, scores: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
-        scores, top = scores.float().topk(min(self.candidates, len(scores)))
+        count = _topk_min(scores, self.candidates, 0)  # a plain `min` would be a constant in an export
+        scores, top = scores.float().topk(count)
         boxes = self.coder.decode_single(deltas[top].float(), anchors[top])
         boxes = clip_boxes_to_image(boxes, size)
         large = remove_small_boxes(boxes, min_size=1.0)  # one pixel: an anchor in the padding is clipped to nothing

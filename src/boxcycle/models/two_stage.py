@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import cross_entropy, pad, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
@@ -119,16 +119,17 @@ class TwoStageDetector(nn.Module):
 
     def batch(self, images: list[Tensor], targets: list[Target] | None = None) -> ImageList:
         """Check the targets, normalise the images and pad them to one size, a multiple of 32."""
-        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         for size, target in zip(sizes, targets or [], strict=targets is not None):
             check_target(target, size, self.num_classes)
-        height, width = (-(-max(sides) // 32) * 32 for sides in zip(*sizes, strict=True))
-        tensors = images[0].new_zeros(len(images), 3, height, width)
+        height, width = ((max(sides) + 31) // 32 * 32 for sides in zip(*sizes, strict=True))
         mean = images[0].new_tensor(self.backbone.mean)[:, None, None]
         std = images[0].new_tensor(self.backbone.std)[:, None, None]
-        for row, image in zip(tensors, images, strict=True):
-            row[:, : image.shape[-2], : image.shape[-1]] = (image - mean) / std
-        return ImageList(tensors, sizes)
+        padded = [
+            pad((image - mean) / std, (0, width - size[1], 0, height - size[0]))
+            for image, size in zip(images, sizes, strict=True)
+        ]
+        return ImageList(torch.stack(padded), sizes)
 
     def features(self, batch: ImageList) -> Tensor:
         """The shared feature maps [B, C, H/16, W/16] of a batch."""
@@ -183,7 +184,7 @@ class TwoStageDetector(nn.Module):
         self, logits: Tensor, deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]
     ) -> list[Detections]:
         """Decode, clip, suppress and rank: class logits and box deltas of regions into detections of each image."""
-        counts = [len(regions) for regions in boxes]
+        counts = [regions.shape[0] for regions in boxes]
         per_image = zip(logits.softmax(-1).split(counts), deltas.split(counts), boxes, sizes, strict=True)
         return [self._detect(*image) for image in per_image]
 

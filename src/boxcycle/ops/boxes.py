@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
@@ -15,3 +16,13 @@ def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     corner_high = boxes[:, None, 2:].minimum(regions[None, :, 2:])
     intersection = (corner_high - corner_low).clamp(min=0).prod(-1)  # [P, N]
     return intersection / box_area(boxes)[:, None].clamp(min=1e-9)
+
+
+def whole_image(size: tuple[int, int], like: Tensor) -> Tensor:
+    """The box [4] around an image of ``size`` (height, width), of the type and on the device of ``like``.
+
+    Made of tensors throughout, so that an export takes the sides from its input and not from the example.
+    """
+    height, width = (torch.as_tensor(side, dtype=like.dtype, device=like.device) for side in size)
+    zero = torch.zeros_like(width)
+    return torch.stack([zero, zero, width, height])

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from boxcycle.data.dataset import read_image
 from boxcycle.data.index import Index
-from boxcycle.evaluation.images import ImageScore, score_images
 from boxcycle.report.curves import compare_curves, precision_recall_curves
+from boxcycle.report.drawing import draw_marks
+from boxcycle.report.error_kinds import (
+    COLOURS,
+    IGNORED_COLOUR,
+    describe_errors,
+    difference_table,
+    error_marks,
+    kind_bars,
+)
 from boxcycle.report.html import Cell, Change, Figure, Report, Row, Table, write_report
-from boxcycle.report.run import Run, describe, draw_found, draw_truth, legend, read_run, unknown_note
+from boxcycle.report.pictures import truth_marks
+from boxcycle.report.run import PICTURE, Run, describe, read_run, unknown_note
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 SHARE = 360  # pixels of width for each of three pictures beside each other on a screen of 1280
+CHANGED = 2  # pictures of the images where the errors of the last run are fewest beside the first's, and most
+TRUTH_COLOUR = "#FFFFFF"  # which no kind of error has
 
 
 def write_comparison(
@@ -21,7 +34,8 @@ def write_comparison(
 ) -> None:
     """Write the report ``path`` on runs by name, all evaluated on ``index``; the others are held against the first.
 
-    ``pictures``: how many images drawn at random; two more show the last run's largest gain and its largest loss.
+    ``pictures``: how many images drawn at random; up to four more show where the errors of the last run are fewest and
+    most beside the first's.
     Raises ``ValueError`` if there are fewer than two runs.
     """
     if len(folders) < 2:
@@ -35,17 +49,17 @@ def write_comparison(
         ),
         "Loss (each run its own)": compare_curves({name: run.rows for name, run in by_name.items()}, "loss"),
     }
-    scores = ", ".join(f"{run.name} {run.min_score:.2f}" for run in runs)
+    errors = {run.name: run.errors for run in runs}
     report = Report(
         title=title,
         lead=describe(index),
         figures=_headline(runs),
         warnings=[f"{run.name}: {warning}" for run in runs for warning in run.metrics.warnings],
-        tables=[_run_table(runs), _class_table(runs)],
-        charts={name: svg for name, svg in curves.items() if svg},
-        pictures_note="Ground truth in solid lines, detections in dashed ones, from each run's score of best F1 on "
-        f"({scores}). Counts are at IoU 0.5.",
-        legend=legend(index),
+        tables=[_run_table(runs), _class_table(runs), difference_table(errors)],
+        charts={"Errors by kind": kind_bars(errors), **{name: svg for name, svg in curves.items() if svg}},
+        pictures_note="Colours tell what is right and what is wrong, with the kind of the error; right detections and "
+        "ground truth have the name of their class alone.",
+        legend={**COLOURS, "ignored": IGNORED_COLOUR},
         pictures=_pictures(runs, index, pictures),
         details={f"{text}: {run.name}": run.texts[text] for run in runs for text in run.texts},
     )
@@ -82,21 +96,31 @@ def _class_table(runs: Sequence[Run]) -> Table:
 
 
 def _pictures(runs: Sequence[Run], index: Index, count: int) -> list[Row]:
-    """Images drawn at random before anything is known of them, after the two that changed most, which say so."""
-    scores = [score_images(index, run.predictions, min_score=run.min_score) for run in runs]
-    gains = [last.f1 - first.f1 for first, last in zip(scores[0], scores[-1], strict=True)]
-    ranked = sorted(range(len(gains)), key=gains.__getitem__)
-    drawn = dict.fromkeys(random.Random(0).sample(ranked, min(count, len(ranked))), "At random")
-    chosen: dict[int, str] = {}
-    if ranked and gains[ranked[-1]] > 0:
-        chosen[ranked[-1]] = f"Largest gain of {runs[-1].name}"
-    if ranked and gains[ranked[0]] < 0:
-        chosen[ranked[0]] = f"Largest loss of {runs[-1].name}"
-    titles = chosen | {image: title for image, title in drawn.items() if image not in chosen}
-    return [_row(title, runs, [each[image] for each in scores], index) for image, title in titles.items()]
+    """Images drawn at random before anything is known of them, after those that changed most, which say so."""
+    images = range(len(runs[0].errors.images))
+    fewer = [runs[0].errors.images[i].errors - runs[-1].errors.images[i].errors for i in images]
+    ranked = sorted(images, key=fewer.__getitem__)
+    drawn = random.Random(0).sample(ranked, min(count, len(ranked)))
+    extremes = [i for i in ranked[: -CHANGED - 1 : -1] if fewer[i] > 0] + [i for i in ranked[:CHANGED] if fewer[i] < 0]
+    chosen = {i: _change(fewer[i], runs[0].name, runs[-1].name) for i in extremes}
+    titles = chosen | {i: "At random" for i in drawn if i not in chosen}
+    return [_row(title, runs, number, index) for number, title in titles.items()]
 
 
-def _row(title: str, runs: Sequence[Run], scores: Sequence[ImageScore], index: Index) -> Row:
-    position = scores[0].position
-    found = [draw_found(run, index, score, shown=SHARE) for run, score in zip(runs, scores, strict=True)]
-    return Row(f"{title}: {index.file_names[position]}", [draw_truth(index, position, shown=SHARE), *found])
+def _change(fewer: int, first: str, last: str) -> str:
+    """What changed: "ours has 3 errors fewer than plain"."""
+    count = "1 error" if abs(fewer) == 1 else f"{abs(fewer)} errors"
+    return f"{last} has {count} {'fewer' if fewer > 0 else 'more'} than {first}"
+
+
+def _row(title: str, runs: Sequence[Run], number: int, index: Index) -> Row:
+    position = runs[0].errors.images[number].position
+    pixels = read_image(index.image_path(position))
+    truth = truth_marks(index, position)
+    plain = replace(truth, colours=(TRUTH_COLOUR,) * len(truth.texts))
+    panels = [("ground truth", draw_marks(pixels, plain, longest=PICTURE, shown=SHARE))]
+    for run in runs:
+        image = run.errors.images[number]
+        picture = draw_marks(pixels, error_marks(index, image), longest=PICTURE, shown=SHARE)
+        panels.append((f"{run.name}: {describe_errors(image)}", picture))
+    return Row(f"{title}: {index.file_names[position]}", panels)

@@ -22,10 +22,11 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # x and y by nam
 SHOWN = ("AP", "AP50", "AP75")  # the figures whose course is drawn
 RATES = ("grad_norm", "lr", "images_per_second", "memory_gb")  # columns of metrics.csv that are no losses
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-MOST_LINES = 7  # as many as there are colours
+MOST_LINES = 7  # as many as there are colours, and as a reader tells apart
+DETECTOR = ("rpn_objectness", "rpn_box", "class", "box")  # losses that every two-stage detector has
 
 _INK = "#010203"  # stands for the colour of the page's text, and is replaced by it
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "boxcycle",  # the same curves give the same file
     "text.parse_math": False,  # a class may have a $ in its name
@@ -44,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 
 def line_chart(series: Series, *, x_label: str, y_label: str, y_range: tuple[float, float] | None = None) -> str:
     """One line for each of at most seven series, as an ``<svg>`` element. NaN leaves a gap."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
         for colour, (name, (x, y)) in zip(PALETTE, series.items(), strict=False):
@@ -54,14 +55,14 @@ def line_chart(series: Series, *, x_label: str, y_label: str, y_range: tuple[flo
             axes.set_ylim(*y_range)
         if len(series) > 1:
             _legend(axes, len(series))
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _legend(axes: Axes, lines: int) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(lines, 3), borderaxespad=0.2, handlelength=1.4)
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
     """The drawing without XML head, in the page's ink, on a clear ground."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -75,7 +76,7 @@ def loss_curves(rows: Rows) -> dict[str, str]:
     parts = [name for name in names if name != "loss" and not name.endswith("accuracy")]
     charts = {
         "Loss": [name for name in names if name == "loss"],
-        "Parts of the loss": parts[:MOST_LINES],
+        **_in_charts(parts),
         "Accuracy on sampled regions": [name for name in names if name.endswith("accuracy")],
     }
     return {
@@ -83,6 +84,17 @@ def loss_curves(rows: Rows) -> dict[str, str]:
         for caption, chosen in charts.items()
         if chosen
     }
+
+
+def _in_charts(parts: list[str]) -> dict[str, list[str]]:
+    """The parts of the loss in one chart; where there are too many, the detector's in one and the others in more."""
+    if len(parts) <= MOST_LINES:
+        return {"Parts of the loss": parts}
+    others = [name for name in parts if name not in DETECTOR]
+    pieces = [others[start : start + MOST_LINES] for start in range(0, len(others), MOST_LINES)]
+    numbers = [""] if len(pieces) == 1 else [f", {number} of {len(pieces)}" for number in range(1, len(pieces) + 1)]
+    charts = {f"Parts of the loss: beside the detector{n}": piece for n, piece in zip(numbers, pieces, strict=True)}
+    return {"Parts of the loss: detector": [name for name in parts if name in DETECTOR], **charts}
 
 
 def ap_curves(rows: Rows) -> str | None:

@@ -26,12 +26,18 @@ class Marks:
     """Boxes to draw on one image, and what to write on each.
 
     Shapes: ``boxes`` [N, 4] xyxy, original frame; ``labels`` [N] in 1..K. ``dashed``: detections, best score first.
+    ``colours``: of each box, where they are not to tell its class.
     """
 
     boxes: NDArray[np.floating]
     labels: NDArray[np.int64]
     texts: tuple[str, ...]
     dashed: bool
+    colours: tuple[str, ...] | None = None
+
+    def colour(self, number: int) -> str:
+        """The colour of box ``number``."""
+        return class_colour(int(self.labels[number])) if self.colours is None else self.colours[number]
 
 
 def draw_marks(
@@ -50,8 +56,8 @@ def draw_marks(
     shrink = longer / min(shown or longer, longer)
     width = round(shrink * max(2, longer / shrink / 400))
     rectangles = [_rectangle(box * scale, canvas.size) for box in marks.boxes]
-    for rectangle, label in reversed(list(zip(rectangles, marks.labels, strict=True))):  # the best ends on top
-        _draw_frame(draw, rectangle, class_colour(int(label)), width, marks.dashed)
+    for number in reversed(range(len(rectangles))):  # the best ends on top
+        _draw_frame(draw, rectangles[number], marks.colour(number), width, marks.dashed)
     font = load_font(round(shrink * min(24, max(11, longer / shrink / 50))))
     _draw_texts(draw, canvas.size, rectangles, marks, font)
     return canvas
@@ -119,14 +125,14 @@ def _draw_texts(
     font: ImageFont.FreeTypeFont,
 ) -> None:
     taken: list[Rectangle] = []
-    for rectangle, label, text in zip(rectangles, marks.labels, marks.texts, strict=True):
+    for number, (rectangle, text) in enumerate(zip(rectangles, marks.texts, strict=True)):
         text = shortened(text, font, size[0] - 6)
         if not text:
             continue
         chip = _place(rectangle, (round(font.getlength(text)) + 6, sum(font.getmetrics()) + 2), size, taken)
         if chip:
             taken.append(chip)
-            colour = class_colour(int(label))
+            colour = marks.colour(number)
             _fill(draw, chip, colour)
             draw.text((chip[0] + 3, chip[1] + 1), text, font=font, fill=_ink(colour))
 

@@ -23,6 +23,10 @@ class Change(float):
     """A difference: shown with its sign, and in the colour of a gain or a loss."""
 
 
+class CountChange(int):
+    """A difference of two counts of which less is better."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A headline number, its unit or meaning under it."""
@@ -89,6 +93,8 @@ def _template() -> Template:
 
 def format_cell(value: Cell) -> str:
     """A cell as text: whole numbers in groups of three, others with one decimal, a dash for what is not known."""
+    if isinstance(value, CountChange):
+        return f"{int(value):+,}".replace("-", "−") if value else "0"
     if isinstance(value, float):
         sign = "+" if kind_of_cell(value) == "gain" else ""
         text = sign + f"{round(value, 1) + 0.0:.1f}"  # the sum makes 0.0 of -0.0
@@ -100,6 +106,8 @@ def kind_of_cell(value: Cell) -> str:
     """The CSS class of a cell: text, gain, loss, or none."""
     if isinstance(value, Change) and abs(value) >= 0.05:  # what rounds to 0.0 is neither
         return "gain" if value > 0 else "loss"
+    if isinstance(value, CountChange) and value:
+        return "gain" if value < 0 else "loss"
     return "text" if isinstance(value, str) else ""
 
 

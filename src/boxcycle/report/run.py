@@ -14,10 +14,12 @@ from boxcycle.data.dataset import read_image
 from boxcycle.data.index import Index
 from boxcycle.engine.metrics import read_metrics
 from boxcycle.evaluation.coco import CocoMetrics, Difficult, coco_metrics
+from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.images import ImageScore, best_min_score, score_images
 from boxcycle.evaluation.predictions import Prediction, read_predictions
 from boxcycle.report.curves import ap_curves, loss_curves, precision_recall_curves
 from boxcycle.report.drawing import PALETTE, class_colour, draw_marks
+from boxcycle.report.error_kinds import class_bars, error_table
 from boxcycle.report.html import Figure, Report, Row, Table, write_report
 from boxcycle.report.pictures import detection_marks, truth_marks
 
@@ -29,7 +31,8 @@ SHARE = 540  # pixels of width for each of two pictures beside each other on a s
 class Run:
     """What a run folder says about a split: predictions and their figures, the rows of metrics.csv, the texts it keeps.
 
-    ``min_score``: pictures show the detections from this score on, the one with the best F1.
+    ``min_score``: pictures show the detections from this score on, the one with the best F1; ``errors`` are those among
+    them.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Run:
     metrics: CocoMetrics
     rows: Mapping[int, Mapping[str, float]]
     min_score: float
+    errors: ErrorBreakdown
     texts: Mapping[str, str]
 
     @property
@@ -50,13 +54,15 @@ def read_run(folder: Path, index: Index, name: str | None = None, *, difficult: 
     """Read ``predictions.json``, ``metrics.csv``, ``config.yaml`` and ``env.json`` of a run evaluated on ``index``."""
     predictions = read_predictions(folder / "predictions.json", index)
     metrics_file = folder / "metrics.csv"
+    min_score = best_min_score(index, predictions)
     files = {"Configuration": folder / "config.yaml", "Environment": folder / "env.json"}
     return Run(
         name=name or folder.name,
         predictions=predictions,
         metrics=coco_metrics(index, predictions, difficult=difficult),
         rows=read_metrics(metrics_file) if metrics_file.exists() else {},
-        min_score=best_min_score(index, predictions),
+        min_score=min_score,
+        errors=error_breakdown(index, predictions, min_score=min_score),
         texts={title: file.read_text(encoding="utf-8") for title, file in files.items() if file.exists()},
     )
 
@@ -76,8 +82,9 @@ def write_run_report(
         lead=describe(index),
         figures=_headline(run),
         warnings=run.metrics.warnings,
-        tables=[_class_table(run.metrics)],
+        tables=[_class_table(run.metrics), error_table(run.errors)],
         charts={
+            "Errors by class": class_bars(run.errors),
             **({"Average precision": curve} if curve else {}),
             "Precision and recall at IoU 0.5": precision_recall_curves({run.name: run.metrics}),
             **loss_curves(run.rows),

@@ -43,7 +43,7 @@ class Cells(NamedTuple):
 def run_over_maps(stage: RoIHead, maps: Tensor) -> Cells:
     """A last stage that is made for regions, over whole maps [B, C, H, W] instead."""
     features = stage.body(maps.contiguous(memory_format=torch.channels_last))
-    return Cells(features, (int(maps.shape[-2]), int(maps.shape[-1])))
+    return Cells(features, (maps.shape[-2], maps.shape[-1]))  # as they are: an export follows them
 
 
 class MapHead(nn.Module):

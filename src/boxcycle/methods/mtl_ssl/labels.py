@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
+from boxcycle.ops.boxes import whole_image
+
 _ROUNDING = 1e-6  # parts of an area below it are float32 rounding, of which a square root would make 1e-3
 _ROUNDS = 8  # of drawing windows before the boxes themselves stand in; the released code goes on for ever
 
@@ -219,10 +221,9 @@ def refinement_windows(boxes: Tensor, image_size: tuple[int, int], count: int) -
 
     Shapes: boxes [P, 4]; returns [P, count, 4].
     """
-    height, width = image_size
-    image = boxes.new_tensor([0, 0, width, height])
+    image = whole_image(image_size, boxes)
     steps = torch.linspace(0, 1, count, device=boxes.device, dtype=boxes.dtype)[:, None]  # [count, 1]
-    return torch.lerp(boxes[:, None], image.expand(len(boxes), count, 4), steps.expand(len(boxes), -1, 4))
+    return torch.lerp(boxes[:, None], image.expand(boxes.shape[0], count, 4), steps.expand(boxes.shape[0], -1, 4))
 
 
 def _touches(windows: Tensor, boxes: Tensor) -> Tensor:

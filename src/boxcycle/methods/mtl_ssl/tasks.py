@@ -18,6 +18,7 @@ from boxcycle.methods.mtl_ssl.heads import MapHead, run_over_maps, task_head
 from boxcycle.methods.mtl_ssl.refinement import Refiner
 from boxcycle.models.faster_rcnn import RegionHead
 from boxcycle.models.two_stage import RoIs, accuracy, class_loss, thin
+from boxcycle.ops.boxes import whole_image
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import ImageList, Target
 
@@ -110,7 +111,7 @@ class Tasks(nn.Module):
         Shapes: maps as the detector's own; boxes: a list of [P, 4], image frame; logits [R, K+1], R proposals in all.
         """
         given, closeness = self.head_inputs(maps), None
-        counts = [len(regions) for regions in boxes]
+        counts = [regions.shape[0] for regions in boxes]
         if self.closeness_head is not None:  # the mean is over all proposals, also those that are not refined
             closeness = image_means(self.closeness_head(given, boxes).float(), counts)
         windows = None if self.window_head is None else self.window_head.prepare(given)
@@ -130,7 +131,7 @@ class Tasks(nn.Module):
         Shapes: windows: what the window head has prepared, None without it; boxes: a list of [R_i, 4], image frame;
         logits [R, K+1]; closeness [B, K+1], the mean closeness logits of each image.
         """
-        counts = [len(regions) for regions in boxes]
+        counts = [regions.shape[0] for regions in boxes]
         around = None if windows is None else self._window_logits(windows, batch, boxes)
         return self.refiner(logits, around, None if closeness is None else per_region(closeness, counts))
 
@@ -265,9 +266,9 @@ class Tasks(nn.Module):
             labels.refinement_windows(regions, size, count)[:, :-1]
             for regions, size in zip(boxes, batch.sizes, strict=True)
         ]
-        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
+        whole = [whole_image(size, batch.tensors)[None] for size in batch.sizes]
         stacked = [torch.cat([windows.flatten(0, 1), image]) for windows, image in zip(grown, whole, strict=True)]
-        logits = self.window_head.classify(prepared, stacked).float().split([len(windows) for windows in stacked])
+        logits = self.window_head.classify(prepared, stacked).float().split([windows.shape[0] for windows in stacked])
         return torch.cat([_rejoin(rows, count) for rows in logits])
 
 
@@ -281,7 +282,7 @@ def image_sums(logits: Tensor, boxes: list[Tensor]) -> Tensor:
 
 def image_means(logits: Tensor, counts: list[int]) -> Tensor:
     """Mean of the rows of each image, 0 for an image without. Shapes: logits [R, K+1]; returns [B, K+1]."""
-    return torch.stack([rows.sum(0) / max(len(rows), 1) for rows in logits.split(counts)])
+    return torch.stack([rows.sum(0) / torch.as_tensor(rows.shape[0]).clamp(min=1) for rows in logits.split(counts)])
 
 
 def mean_of_means(values: Tensor, counts: list[int]) -> Tensor:
@@ -293,13 +294,13 @@ def mean_of_means(values: Tensor, counts: list[int]) -> Tensor:
 
 def per_region(rows: Tensor, counts: list[int]) -> Tensor:
     """Each image's row, once for each of its regions. Shapes: rows [B, D]; returns [R, D]."""
-    return rows.repeat_interleave(torch.as_tensor(counts, device=rows.device), dim=0)
+    return torch.cat([row.expand(count, -1) for row, count in zip(rows, counts, strict=True)])
 
 
 def _rejoin(rows: Tensor, count: int) -> Tensor:
     """[R (Nr - 1) + 1, K+1], the whole image last, to [R, Nr, K+1]."""
-    grown = rows[:-1].unflatten(0, (-1, count - 1)) if len(rows) > 1 else rows.new_zeros(0, count - 1, rows.shape[1])
-    return torch.cat([grown, rows[-1:].expand(len(grown), 1, -1)], dim=1)
+    grown = rows[:-1].reshape(-1, count - 1, rows.shape[1])
+    return torch.cat([grown, rows[-1:].expand(grown.shape[0], 1, -1)], dim=1)
 
 
 def _cell_head(channels: int, outputs: int) -> nn.Conv2d:
