@@ -1,0 +1,3 @@
+"""SSM: Wang, Yan, Zhang, Zhang and Lin, "Towards Human-Machine Cooperation: Self-Supervised Sample Mining for Object
+Detection", CVPR 2018.
+"""
