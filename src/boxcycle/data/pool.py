@@ -34,7 +34,7 @@ class Regions(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> Regions:
         """Those of the mask [N]."""
-        return Regions(*(column[kept] for column in self))
+        return Regions(self.image_ids[kept], self.boxes[kept], self.labels[kept], self.weights[kept])
 
 
 def regions(
@@ -70,7 +70,7 @@ class Pool:
 
     @staticmethod
     def start(index: Index, labelled: Positions) -> Pool:
-        """Only the images at the positions ``labelled`` are annotated; of the others the boxes and tags are left out."""
+        """Only the images at the positions ``labelled`` are annotated; boxes and tags of the others are left out."""
         known = np.zeros(len(index), dtype=bool)
         known[labelled] = True
         bare = _without_boxes(index, known & index.annotated)
@@ -131,7 +131,12 @@ def overlaps(given: Regions, others: Regions) -> NDArray[np.bool_]:
 
 
 def _together(one: Regions, other: Regions) -> Regions:
-    return Regions(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
+    return Regions(
+        np.concatenate([one.image_ids, other.image_ids]),
+        np.concatenate([one.boxes, other.boxes]),
+        np.concatenate([one.labels, other.labels]),
+        np.concatenate([one.weights, other.weights]),
+    )
 
 
 def _without_boxes(index: Index, kept: NDArray[np.bool_]) -> Index:

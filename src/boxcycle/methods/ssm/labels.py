@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ from torchvision.ops import box_iou
 from boxcycle.types import Detections
 
 Form = Literal["matched", "max", "literal5", "literal6", "vote"]
+UNCHANGED = 0.9  # IoU with a candidate of an earlier round from which its consistency may stand
+SHIFT = 0.1  # change of phi up to which it may stand
 TINY = 1e-12  # probabilities are kept this far from 0 and 1 before a logarithm
 
 
@@ -72,6 +74,29 @@ def joined(parts: Sequence[Candidates], num_classes: int) -> Candidates:
     return Candidates(*(torch.cat([getattr(part, name) for part in (empty, *parts)]) for name in FIELDS))
 
 
+def reused(candidates: Candidates, previous: Candidates, targets: int, keep_rounds: int) -> Candidates:
+    """The candidates of one image with the consistency that unchanged ones had in an earlier round.
+
+    Unchanged: same class, IoU of 0.9, phi within 0.1, measured in all ``targets`` images at most ``keep_rounds`` rounds
+    ago.
+    """
+    old = previous[torch.isin(previous.image_ids, candidates.image_ids)]
+    old = old[(old.tests == targets) & (old.age < keep_rounds)]
+    if not len(old):
+        return candidates
+    overlap = box_iou(candidates.boxes, old.boxes)
+    shift = (candidates.probs.amax(1)[:, None] - old.probs.amax(1)[None]).abs()
+    alike = (overlap >= UNCHANGED) & (candidates.labels[:, None] == old.labels[None]) & (shift <= SHIFT)
+    match = overlap.where(alike, -1.0).argmax(1)
+    hit = alike.any(1)
+    return replace(
+        candidates,
+        consistency=old.consistency[match].where(hit, candidates.consistency),
+        tests=old.tests[match].where(hit, candidates.tests),
+        age=(old.age[match] + 1).where(hit, candidates.age),
+    )
+
+
 def binary_losses(probs: Tensor, positive: Tensor) -> Tensor:
     """The loss of each of m one-against-rest classifiers: -log phi where y is +1, -log(1 - phi) elsewhere.
 
@@ -91,9 +116,9 @@ def consistency_score(
 ) -> Tensor:
     """How surely class ``label`` is found again where a candidate was pasted, a mean over images.
 
-    [SSM Eq. 5] [SSM Eq. 6] Times the pace lambda it is eq. 5's f, as it stands eq. 6's s. The equations differ in print (eq. 5 tests the IoU,
-    eq. 6 does not) and both divide by all proposals of an image, by which an image with many others would judge worse.
-    So an image's own value is, by ``form``:
+    [SSM Eq. 5] [SSM Eq. 6] Times the pace lambda it is eq. 5's f, as it stands eq. 6's s. The equations differ in print
+    (eq. 5 tests the IoU, eq. 6 does not) and both divide by all proposals of an image, by which an image with many
+    others would judge worse. So an image's own value is, by ``form``:
 
     * ``matched``: the mean probability of the class over the detections that overlap the pasted box by ``min_iou``;
     * ``max``: the largest of them;

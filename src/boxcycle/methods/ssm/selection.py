@@ -6,11 +6,23 @@ import math
 from typing import NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from boxcycle.methods.ssm.labels import TINY, Candidates, binary_losses
 
 UNDEFINED = -1  # a label: every classifier rejects the region
+
+
+class QuestionConfig(BaseModel):
+    """About which candidates a person is asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(20, ge=0, description="questions of a round, z")
+    max_consistency: float = Field(0.1, ge=0, le=1, description="a candidate of at most this consistency is doubtful")
+    min_prob: float = Field(0.2, gt=0, lt=1, description="probability from which a class counts as possible")
+    classes: int = Field(2, ge=1, description="possible classes that make the detector torn (the paper: more than two)")
 
 
 class Attempts(NamedTuple):
@@ -119,9 +131,9 @@ def select_questions(
 ) -> Tensor:
     """The set U: rows of ``count`` random candidates of low consistency about which the detector is torn.
 
-    [SSM section 3.2] Torn: at least ``classes`` foreground classes have ``min_prob``. The paper says "more than two positive labels",
-    which a softmax cannot give at 0.5; three is its number. A candidate whose consistency was not measured counts as
-    low. Rows go by rising consistency.
+    [SSM section 3.2] Torn: at least ``classes`` foreground classes have ``min_prob``. The paper says "more than two
+    positive labels", which a softmax cannot give at 0.5; three is its number. A candidate whose consistency was not
+    measured counts as low. Rows go by rising consistency.
     """
     low = ~(candidates.consistency > max_consistency)
     eligible = low & is_torn(candidates.probs, min_prob=min_prob, classes=classes)
