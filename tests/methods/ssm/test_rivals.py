@@ -24,16 +24,22 @@ FIVE = [
 
 
 def test_confident_boxes() -> None:
-    found = confident_boxes(make(FIVE), threshold=0.7)
+    found = confident_boxes(make(FIVE), threshold=0.7, top=9)
     assert found.candidates.image_ids.tolist() == [0, 1]
     assert found.labels.tolist() == [1, 2]
     assert found.weights.tolist() == [1, 1]
+    assert confident_boxes(
+        make([*FIVE, [0.0, 0.99, 0.01, 0.0]]), threshold=0.7, top=1
+    ).candidates.image_ids.tolist() == [5, 1]
 
 
 def test_self_paced_boxes_need_a_loss_within_the_tolerance() -> None:
-    assert self_paced_boxes(make(FIVE), tolerance=0.36).candidates.image_ids.tolist() == [0, 1]  # -log 0.7 = 0.357
-    assert self_paced_boxes(make(FIVE), tolerance=0.35).candidates.image_ids.tolist() == [0]
-    assert self_paced_boxes(make(FIVE), tolerance=0.05).candidates.image_ids.tolist() == []
+    assert self_paced_boxes(make(FIVE), tolerance=0.36, top=9).candidates.image_ids.tolist() == [
+        0,
+        1,
+    ]  # -log 0.7 = 0.357
+    assert self_paced_boxes(make(FIVE), tolerance=0.35, top=9).candidates.image_ids.tolist() == [0]
+    assert self_paced_boxes(make(FIVE), tolerance=0.05, top=9).candidates.image_ids.tolist() == []
 
 
 def test_entropy_and_margin() -> None:
@@ -60,13 +66,17 @@ def test_the_order_of_candidates_does_not_matter() -> None:
     for ask in (entropy_questions, margin_questions):
         one, other = (its.image_ids[ask(its, count=6, min_prob=0.2)] for its in (five, turned))
         assert one.equal(other)
-    one, other = (confident_boxes(its, threshold=0.5).candidates.image_ids for its in (five, turned))
+    one, other = (confident_boxes(its, threshold=0.5, top=9).candidates.image_ids for its in (five, turned))
     assert one.equal(other)
 
 
 def test_no_candidates() -> None:
     none = make([])
-    assert len(confident_boxes(none, threshold=0.5).labels) == len(self_paced_boxes(none, tolerance=0.3).labels) == 0
+    assert (
+        len(confident_boxes(none, threshold=0.5, top=9).labels)
+        == len(self_paced_boxes(none, tolerance=0.3, top=9).labels)
+        == 0
+    )
     assert not len(random_questions(none, count=3, min_prob=0.2, generator=torch.Generator()))
     assert not len(entropy_questions(none, count=3, min_prob=0.2))
     assert not len(margin_questions(none, count=3, min_prob=0.2))

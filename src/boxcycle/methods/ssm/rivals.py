@@ -13,23 +13,18 @@ from boxcycle.methods.ssm.labels import Candidates, binary_losses
 from boxcycle.methods.ssm.selection import PseudoBoxes, assign_labels, self_paced_weights
 
 
-def confident_boxes(candidates: Candidates, *, threshold: float) -> PseudoBoxes:
-    """Self-training: every candidate whose class has at least ``threshold``."""
-    order = candidates.ranked(-candidates.probs.amax(1))
-    chosen = candidates[order]
-    kept = chosen[(chosen.labels > 0) & (chosen.probs.amax(1) >= threshold)]
-    return PseudoBoxes(kept, kept.labels, torch.ones(len(kept)))
+def confident_boxes(candidates: Candidates, *, threshold: float, top: int) -> PseudoBoxes:
+    """Self-training: the ``top`` likeliest candidates of each class, if they have at least ``threshold``."""
+    return _likeliest(candidates[candidates.probs.amax(1) >= threshold], top)
 
 
-def self_paced_boxes(candidates: Candidates, *, tolerance: float) -> PseudoBoxes:
+def self_paced_boxes(candidates: Candidates, *, tolerance: float, top: int) -> PseudoBoxes:
     """Self-paced learning: eq. 4 and 7 with one tolerated loss for all instead of cross image validation."""
-    chosen = candidates[candidates.ranked(-candidates.probs.amax(1))]
-    predicted = torch.nn.functional.one_hot(chosen.labels, chosen.probs.shape[1]).bool()
-    validation = torch.full((len(chosen),), tolerance, dtype=torch.float64)
-    taking_part = self_paced_weights(binary_losses(chosen.probs, predicted), validation)
-    labels = assign_labels(chosen.probs, taking_part).labels
-    kept = chosen[(labels == chosen.labels) & (labels > 0)]
-    return PseudoBoxes(kept, kept.labels, torch.ones(len(kept)))
+    predicted = torch.nn.functional.one_hot(candidates.labels, candidates.probs.shape[1]).bool()
+    validation = torch.full((len(candidates),), tolerance, dtype=torch.float64)
+    taking_part = self_paced_weights(binary_losses(candidates.probs, predicted), validation)
+    labels = assign_labels(candidates.probs, taking_part).labels
+    return _likeliest(candidates[labels == candidates.labels], top)
 
 
 def random_questions(candidates: Candidates, *, count: int, min_prob: float, generator: torch.Generator) -> Tensor:
@@ -48,6 +43,13 @@ def margin_questions(candidates: Candidates, *, count: int, min_prob: float) -> 
     """Rows of the ``count`` candidates whose two likeliest classes are closest, of those of ``min_prob``."""
     best = candidates.probs.double().topk(2, 1).values
     return _possible(candidates, best[:, 0] - best[:, 1], min_prob)[:count]
+
+
+def _likeliest(candidates: Candidates, top: int) -> PseudoBoxes:
+    ranked = candidates[candidates.ranked(-candidates.probs.amax(1))]
+    by_class = [(ranked.labels == label).nonzero().flatten()[:top] for label in range(1, ranked.probs.shape[1])]
+    chosen = ranked[torch.cat(by_class)]
+    return PseudoBoxes(chosen, chosen.labels, torch.ones(len(chosen)))
 
 
 def _possible(candidates: Candidates, keys: Tensor, min_prob: float) -> Tensor:

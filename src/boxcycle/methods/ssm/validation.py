@@ -39,8 +39,9 @@ class MiningConfig(BaseModel):
 
     min_score: float = Field(0.1, gt=0, lt=1, description="least probability of a region that is looked at or ignored")
     min_side: float = Field(12.0, gt=0, description="shortest side of a region, pixels of the model's image")
-    validate_by: Literal["pasting", "views"] = Field(
-        "pasting", description="pasting into other images, or the image itself flipped and rescaled (Fig. 4)"
+    validate_by: Literal["pasting", "views", "nothing"] = Field(
+        "pasting",
+        description="pasting into other images; the image itself flipped and rescaled (Fig. 4); nothing",
     )
     targets: int = Field(5, ge=1, description="images that a candidate is pasted into (the paper: 5)")
     form: Form = Field("matched", description="what counts there: matched | max | literal5 | literal6 | vote")
@@ -117,6 +118,8 @@ class Miner:
         candidates = unmeasured(image_id, to_original(boxes, sample.size, sample.original_size).cpu(), probs.cpu())
         if self.previous is not None:
             candidates = reused(candidates, self.previous, self.config.targets, self.config.keep_rounds)
+        if self.config.validate_by == "nothing":
+            return candidates
         open_rows = (candidates.tests == 0).nonzero().flatten()
         if self.config.prune:
             open_rows = open_rows[can_be_selected(candidates.probs[open_rows], 1.0, self.config.pace)]
