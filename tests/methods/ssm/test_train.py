@@ -72,6 +72,7 @@ def test_what_a_run_leaves(configured: Configure) -> None:
     assert {"config.yaml", "eval.json", "predictions.json", "report.html"} <= {file.name for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert all(one[name].equal(other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_annotations_of_the_pool_reach_training_through_answers_alone(
     configured: Configure, scenes: Path, tmp_path: Path
 ) -> None:
@@ -122,7 +124,7 @@ def test_annotations_of_the_pool_reach_training_through_answers_alone(
         {"mine": "self_paced", "tolerance": 4.0, "ask": "entropy"},
         {"mine": "nothing", "ask": "random", "unit": "image"},
         {"mine": "nothing", "ask": "margin", "unit": "image", "ignore": False},
-        {"mine": "confidence", "ask": "nothing"},
+        {"mine": "confidence", "ask": "nothing", "threshold": 0.05},
     ],
 )
 def test_every_strategy_runs(configured: Configure, strategy: dict[str, Any]) -> None:
