@@ -35,6 +35,13 @@ def mine_pool(miner: Miner, folder: Path, fingerprint: str, *, shard: int = 0, s
             lines.flush()
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether :func:`read_candidates` would find every shard, done."""
+    files = list(folder.glob("candidates-*-of-*.jsonl"))
+    wanted = int(files[0].stem.rpartition("-")[2]) if files else 1
+    return len(files) == wanted and all(_is_done(file) for file in files)
+
+
 def read_candidates(folder: Path, num_classes: int) -> Candidates:
     """The candidates of all shards together, by image id. Raises ``ValueError`` if a shard is missing or not done."""
     files = sorted(folder.glob("candidates-*-of-*.jsonl"))
@@ -64,6 +71,11 @@ def fingerprint_of(state: Mapping[str, Tensor], pool: Pool, settings: Mapping[st
     for array in (known.image_ids, known.annotated, known.boxes, known.labels, *pool.answered):
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _is_done(file: Path) -> bool:
+    first, *lines = file.read_text(encoding="utf-8").splitlines()
+    return len(lines) == int(json.loads(first)["images"])
 
 
 def _begin(file: Path, header: dict[str, Any]) -> int:
