@@ -263,11 +263,10 @@ def test_places_hide_no_object_and_keep_their_distance() -> None:
 def test_packed_crops_are_disjoint_and_none_is_lost() -> None:
     rng = np.random.default_rng(0)
     sizes = [(int(rng.integers(12, 30)), int(rng.integers(12, 30))) for _ in range(9)]
-    crops = [torch.zeros(3, *size) for size in sizes]
     places = [
         torch.from_numpy(draw_places(size, (100, 120), seeded(number))).float() for number, size in enumerate(sizes)
     ]
-    copies = pack(crops, places, torch.zeros(0, 4), (100, 120), most=3, gap=4, largest_part=0.4)
+    copies = pack(places, torch.zeros(0, 4), (100, 120), most=3, gap=4, largest_part=0.4)
     assert sorted(number for copy in copies for number in copy) == list(range(9))
     assert 3 <= len(copies) < 9
     for copy in copies:
@@ -275,6 +274,6 @@ def test_packed_crops_are_disjoint_and_none_is_lost() -> None:
         wide = boxes + torch.tensor([-2.0, -2, 2, 2])
         assert (box_iou(wide, wide) - torch.eye(len(boxes))).amax() == 0
     none = torch.zeros(0, 4)
-    assert len(pack(crops[:1], places[:1], none, (100, 120), most=3, gap=4, largest_part=0.0)) == 1  # alone on its copy
+    assert len(pack(places[:1], none, (100, 120), most=3, gap=4, largest_part=0.0)) == 1  # alone on its copy
     everywhere = torch.cat([places[0], torch.tensor([[0.0, 0, 1, 1]])])
-    assert pack(crops[:1], places[:1], everywhere, (100, 120), most=3, gap=4, largest_part=0.4) == []
+    assert pack(places[:1], everywhere, (100, 120), most=3, gap=4, largest_part=0.4) == []

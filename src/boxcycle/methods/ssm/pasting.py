@@ -63,7 +63,6 @@ def choose_place(places: Tensor, boxes: Tensor, taken: Tensor, gap: float) -> Te
 
 
 def pack(
-    crops: Sequence[Tensor],
     places: Sequence[Tensor],
     boxes: Tensor,
     target_size: tuple[int, int],
@@ -75,9 +74,9 @@ def pack(
     """Spread crops over as few copies of a target as their places allow: for each copy, crop number -> its place [4].
 
     A copy takes at most ``most`` crops, which cover at most ``largest_part`` of it unless it is one alone. A crop that
-    fits on no copy is in none. Shapes: crops [3, h, w] each, places [T, 4] each, boxes [N, 4] of the target.
+    fits on no copy is in none. Shapes: places [T, 4] of each crop, boxes [N, 4] of the target.
     """
-    copies, waiting = [], list(range(len(crops)))
+    copies, waiting = [], list(range(len(places)))
     while waiting:
         copy = _fill(waiting, places, boxes, most, gap, largest_part * target_size[0] * target_size[1])
         if not copy:

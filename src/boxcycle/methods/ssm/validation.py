@@ -178,7 +178,6 @@ class Miner:
             crops[row], places[row] = crop, torch.from_numpy(drawn).to(into.boxes)
         order = list(crops)
         copies = pack(
-            [crops[row] for row in order],
             [places[row] for row in order],
             into.boxes,
             into.size,
