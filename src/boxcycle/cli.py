@@ -124,6 +124,14 @@ def export(context: typer.Context) -> None:
     _call(context, ExportConfig, lambda config: export(config, load))
 
 
+@_verb
+def mine(context: typer.Context) -> None:
+    """Mine pseudo boxes and questions in unlabelled images."""
+    from boxcycle.methods.ssm.mine import MineConfig, run_mine
+
+    _call(context, MineConfig, run_mine)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"boxcycle {__version__}")

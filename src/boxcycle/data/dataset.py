@@ -105,6 +105,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         ):  # otherwise absent tags are not known to be absent
             target["image_labels"] = torch.zeros(index.num_classes)
             target["image_labels"][torch.from_numpy(index.tags_of(image_number)) - 1] = 1
+        if index.sources is not None:
+            target["source"] = torch.from_numpy(index.sources[rows].copy())
+        if index.weights is not None:
+            target["weight"] = torch.from_numpy(index.weights[rows].copy())
         if self.masks:
             target["masks"] = tv_tensors.Mask(self._masks(image_number, height, width))
         return target

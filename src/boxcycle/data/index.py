@@ -57,7 +57,7 @@ class Index:
     annotated: NDArray[np.bool_]  # [I] False: nobody looked (not the same as: no objects)
     box_offsets: NDArray[np.int64]  # [I + 1] boxes of image i are box_offsets[i]:box_offsets[i + 1]
     boxes: NDArray[np.float64]  # [N, 4] xyxy
-    labels: NDArray[np.int64]  # [N] 1..K
+    labels: NDArray[np.int64]  # [N] 1..K; 0 only for an ignore region (iscrowd) of unknown class
     box_ids: NDArray[np.int64]  # [N] the file's own annotation ids
     areas: NDArray[np.float64]  # [N] of the segment where there is one, else of the box
     iscrowd: NDArray[np.bool_]  # [N]
@@ -66,6 +66,8 @@ class Index:
     tagged: NDArray[np.bool_]  # [I] True: image tags are known
     tag_offsets: NDArray[np.int64]  # [I + 1]
     tags: NDArray[np.int64]  # [T] labels 1..K that the image contains, for tagged images
+    sources: NDArray[np.int64] | None = None  # [N] who drew the box, as in types.Target; None: a person, all of them
+    weights: NDArray[np.float32] | None = None  # [N] of the box in the losses; None: 1, all of them
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -86,7 +88,8 @@ class Index:
         """The tags (labels 1..K) of image number ``image``: its own if tagged, else those of its boxes."""
         if self.tagged[image]:
             return self.tags[self.tag_offsets[image] : self.tag_offsets[image + 1]]
-        return np.unique(self.labels[self.boxes_of(image)])
+        present = np.unique(self.labels[self.boxes_of(image)])
+        return present[present > 0]
 
     def subset(self, images: Sequence[int] | NDArray[np.int64]) -> Index:
         """The images at the given positions, in that order, with all that belongs to them. Classes stay."""
@@ -112,6 +115,8 @@ class Index:
             tagged=self.tagged[chosen],
             tag_offsets=_offsets(np.diff(self.tag_offsets)[chosen]),
             tags=self.tags[tag_rows],
+            sources=None if self.sources is None else self.sources[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
 

@@ -67,6 +67,7 @@ class Experiment:
         self.val_index = open_split(config.data, config.data.val, self.findings, class_names=self.class_names)
         self.folder = config.run or Path("runs") / method
         self.best: tuple[list[Prediction], CocoMetrics] | None = None
+        self._is_open = False
         torch.manual_seed(config.fit.seed)  # the random weights of new layers
 
     @property
@@ -74,39 +75,58 @@ class Experiment:
         """Names of the classes, label k at position k - 1."""
         return self.train_index.class_names
 
-    def fit(self, model: nn.Module, *, masks: bool = False) -> FitResult:
+    def open(self) -> None:
+        """Make the folder, where that has not been done."""
+        if self.is_main and not self._is_open:
+            self._open_folder()
+        self._is_open = True
+
+    def fit(
+        self,
+        model: nn.Module,
+        *,
+        masks: bool = False,
+        index: Index | None = None,
+        settings: FitConfig | None = None,
+        part: str = "",
+    ) -> FitResult:
         """Train ``model``, with segmentation masks in its targets or without; its weights are the last ones afterwards.
 
-        Raises ``DataError`` if ``masks`` are wanted and no object of the data has one.
+        A method that trains in parts says of each what it learns from (otherwise the training split), how (otherwise
+        ``config.fit``) and the name of its folder within the run's. Raises ``DataError`` if ``masks`` are wanted and no
+        object of the data has one.
         """
-        config, accumulate = self.config, self.config.fit.accumulate
+        config, settings = self.config, settings or self.config.fit
+        accumulate = settings.accumulate
         train = DetectionDataset(
-            self.train_index, make_transform(config.data.resize, train=True), masks=masks, cache=config.data.cache
+            self.train_index if index is None else index,
+            make_transform(config.data.resize, train=True),
+            masks=masks,
+            cache=config.data.cache,
         )
         if masks and not train.masks:
             raise DataError(
                 f"split '{config.data.train}' of {config.data.path} has no segmentation masks to learn from"
             )
-        if self.is_main:
-            self._open_folder()
+        self.open()
 
         def batches(start_step: int, rank: int, world_size: int) -> Iterable[Batch]:
             return make_loader(
                 train,
-                batch_size=config.fit.batch_size // accumulate,
-                steps=config.fit.steps * accumulate,
-                seed=config.fit.seed,
+                batch_size=settings.batch_size // accumulate,
+                steps=settings.steps * accumulate,
+                seed=settings.seed,
                 start_step=start_step * accumulate,
                 rank=rank,
                 world_size=world_size,
-                workers=config.fit.workers,
+                workers=settings.workers,
             )
 
         return fit(
             model,
             batches,
-            config.fit,
-            self.folder,
+            settings,
+            self.folder / part,
             evaluate=self._figures,
             resume=config.resume,
             metadata=self.metadata(),

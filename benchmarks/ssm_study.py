@@ -1,0 +1,213 @@
+"""AP against labels spent, for SSM and the selectors it is held against, on paired seeds.
+
+    python benchmarks/ssm_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
+    python benchmarks/ssm_study.py table scenes              # prints what docs may quote
+
+Every arm of a seed starts from the same budget and the same trained detector (round 0 is trained once), and asks the
+same number of questions a round; an oracle answers and counts the seconds. AP is that of a round's last weights on a
+split that nothing is chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxcycle.data.read import read_split
+from boxcycle.data.scenes import SceneConfig, make_scenes
+from boxcycle.data.splits import budget, write_budget
+from boxcycle.engine.records import environment
+from boxcycle.evaluation.paired import paired_difference
+from boxcycle.methods.run_folder import CHECKPOINTS
+from boxcycle.methods.ssm.train import Config, train
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, its budget, and how long a round is learnt."""
+
+    labelled: int  # images of the budget
+    pixels: int  # longer side
+    steps: int  # of 4 images, in round 0
+    later_steps: int  # in each later round
+    rounds: int = 3
+    questions: int = 40  # a round
+    any_context: bool = False
+
+
+SETTINGS = {
+    "scenes": Setting(labelled=60, pixels=224, steps=300, later_steps=150),
+    "bccd": Setting(labelled=15, pixels=224, steps=250, later_steps=100, any_context=True),
+}
+# what each arm changes of section `ssm`; the first is what the others are held against
+ARMS: dict[str, dict[str, Any]] = {
+    "random": {"strategy": {"mine": "nothing", "ask": "random"}},
+    "entropy": {"strategy": {"mine": "nothing", "ask": "entropy"}},
+    "margin": {"strategy": {"mine": "nothing", "ask": "margin"}},
+    "ssm": {"strategy": {"mine": "consistency", "ask": "consistency"}},
+    "ssm, pruning off": {"strategy": {"mine": "consistency", "ask": "consistency"}, "mining": {"prune": False}},
+    "ssm mines, random asks": {"strategy": {"mine": "consistency", "ask": "random"}},
+    "ssm asks": {"strategy": {"mine": "nothing", "ask": "consistency"}},
+    "ssm mines": {"strategy": {"mine": "consistency", "ask": "nothing"}},
+    "flip and rescale": {"strategy": {"mine": "consistency", "ask": "nothing"}, "mining": {"validate_by": "views"}},
+    "self-training": {"strategy": {"mine": "confidence", "threshold": 0.9, "ask": "nothing"}, "ema": 0.0},
+    "self-paced": {"strategy": {"mine": "self_paced", "ask": "nothing"}},
+    "mean teacher": {"strategy": {"mine": "confidence", "threshold": 0.7, "ask": "nothing"}},
+    "more steps alone": {"strategy": {"mine": "nothing", "ask": "nothing"}},
+}
+
+
+def configuration(path: Path, file: Path, setting: Setting, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """The settings that all arms of a seed share."""
+    ssm = {
+        "rounds": setting.rounds,
+        "steps": setting.later_steps,
+        "ema": 0.99,
+        "questions": {"count": setting.questions},
+        "mining": {"any_context": setting.any_context},
+    }
+    return {
+        "data": {
+            "path": path,
+            "budget": file,
+            "val": options.split,
+            "resize": {"short": setting.pixels, "long": setting.pixels},
+            "cache": True,
+        },
+        "detector": {
+            "anchor_sizes": (16, 32, 64, 128),
+            "proposals": 100,
+            "roi_size": 4,
+            "regions": {"sampled": 32},
+        },
+        "fit": {
+            "steps": setting.steps,
+            "lr": 1e-3,
+            "seed": seed,
+            "threads": options.threads,
+            "workers": 0,
+            "eval_every": 0,
+            "save_every": 0,
+        },
+        "ssm": ssm,
+    }
+
+
+def run_arm(arm: str, shared: dict[str, Any], folder: Path, first: Path) -> dict[str, Any]:
+    """Train one arm of a seed from the common round 0; returns its rows and the seconds of processor time."""
+    changes = ARMS[arm]
+    ssm = shared["ssm"] | {name: value for name, value in changes.items() if not isinstance(value, dict)}
+    for section in ("strategy", "mining"):
+        ssm[section] = shared["ssm"].get(section, {}) | changes.get(section, {})
+    run = folder / arm.replace(", ", "-").replace(" ", "-")
+    if not run.exists():
+        (run / CHECKPOINTS).mkdir(parents=True)
+        shutil.copytree(first / "round-0" / CHECKPOINTS, run / "round-0" / CHECKPOINTS)
+    begun = time.process_time()
+    train(Config.model_validate(shared | {"ssm": ssm, "run": run, "resume": True}))
+    rows = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+    return {"rows": rows, "seconds": round(time.process_time() - begun, 1)}
+
+
+def first_round(shared: dict[str, Any], folder: Path) -> Path:
+    """The run in which round 0 of a seed is trained; it is trained once."""
+    run = folder / "first"
+    finished = (run / "eval.json").exists()
+    if not finished:
+        resume = (run / "config.yaml").exists()
+        train(Config.model_validate(shared | {"ssm": shared["ssm"] | {"rounds": 0}, "run": run, "resume": resume}))
+    return run
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Means over seeds, round by round, and the paired difference to the first arm after the last."""
+    print(
+        "| arm | seeds | AP50 by round | questions | minutes | pseudo boxes right, % | AP50 - random (95 %) | CPU s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in ARMS}
+    baseline = by_arm[next(iter(ARMS))]
+    for arm, found in by_arm.items():
+        if not found:
+            continue
+        curves = np.array([[its["AP50"] for its in row["rows"]] for row in found.values()], dtype=float)
+        last = [row["rows"][-1] for row in found.values()]
+        right = [
+            its["pseudo_right"] for row in found.values() for its in row["rows"] if its["pseudo_right"] is not None
+        ]
+        seeds = sorted(set(found) & set(baseline))
+        pairs = [[source[seed]["rows"][-1]["AP50"] for seed in seeds] for source in (found, baseline)]
+        cells = [
+            arm,
+            str(len(found)),
+            " ".join(f"{value:.1f}" for value in curves.mean(0)),
+            f"{np.mean([its['questions'] for its in last]):.0f}",
+            f"{np.mean([its['minutes'] for its in last]):.1f}",
+            f"{100 * np.mean(right):.0f}" if right else "",
+            str(paired_difference(*pairs)) if seeds and found is not baseline else "",
+            f"{np.mean([row['seconds'] for row in found.values()]):.0f}",
+        ]
+        print("| " + " | ".join(cells) + " |")
+
+
+def open_data(name: str, folder: Path) -> Path:
+    """The folder of a data set by name."""
+    if name == "bccd":
+        return REAL / "bccd"
+    return make_scenes(folder / "scenes", SceneConfig(size=256), {"train": 400, "val": 150, "test": 150})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    for name in ("labelled", "pixels", "steps", "later-steps", "rounds", "questions"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/ssm-study"))
+    options = parser.parse_args()
+    names = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    setting = replace(SETTINGS[options.data], **changes)
+    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
+    results = options.out / "results.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    mine = [row for row in known if about.items() <= row.items()]
+    if options.job == "run":
+        path = open_data(options.data, options.out)
+        index = read_split(path, "train")
+        done = {(row["arm"], row["seed"]) for row in mine}
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            missing = [arm for arm in options.arms if (arm, seed) not in done]
+            folder = options.out / "-".join(map(str, (options.data, options.split, *asdict(setting).values(), seed)))
+            file = folder / "budget.json"
+            chosen = budget(index, unit="images", amount=setting.labelled, seed=seed)
+            facts = {"source": options.data, "split": "train", "unit": "images"}
+            write_budget(file, index, chosen, amount=setting.labelled, seed=seed, **facts)
+            shared = configuration(path, file, setting, options, seed)
+            for arm in missing:
+                row = about | {"arm": arm, "seed": seed} | run_arm(arm, shared, folder, first_round(shared, folder))
+                with results.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                mine.append(row)
+    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
+    print_table(mine)
+
+
+if __name__ == "__main__":
+    main()

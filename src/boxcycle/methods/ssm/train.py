@@ -1,0 +1,239 @@
+"""`boxcycle train ssm`: a detector that learns from a few boxes, from what it mines, and from what it asks about."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from boxcycle.config import ConfigError
+from boxcycle.data.check import DataError
+from boxcycle.data.config import open_split
+from boxcycle.data.pool import Pool
+from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.config import FitConfig
+from boxcycle.engine.fit import FitResult
+from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights, load_state, none_for_nan
+from boxcycle.methods.run_folder import CHECKPOINTS
+from boxcycle.methods.ssm.labels import Candidates
+from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates
+from boxcycle.methods.ssm.questions import (
+    Answer,
+    CostConfig,
+    Oracle,
+    answered_regions,
+    read_lines,
+    write_lines,
+)
+from boxcycle.methods.ssm.selection import QuestionConfig
+from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
+from boxcycle.methods.ssm.validation import Miner, MiningConfig
+from boxcycle.models.detectors import build_detector
+from boxcycle.models.two_stage import TwoStageDetector
+
+
+class SSMConfig(BaseModel):
+    """The rounds of mining and asking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds: int = Field(3, ge=0, description="times that the pool is mined and a person asked; training is once more")
+    steps: int = Field(0, ge=0, description="steps of each training after the first; 0: fit.steps")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that mine, for fit.ema")
+    strategy: Strategy = Strategy()
+    mining: MiningConfig = MiningConfig()
+    questions: QuestionConfig = QuestionConfig()
+    costs: CostConfig = CostConfig()
+    answers: Literal["oracle", "nobody"] = Field(
+        "oracle", description="oracle: the annotations that the budget holds back answer; nobody: questions are kept"
+    )
+    error_rate: float = Field(0.0, ge=0, le=1, description="part of the oracle's answers about boxes that is wrong")
+
+
+class Config(TrainConfig):
+    """`boxcycle train ssm`."""
+
+    ssm: SSMConfig = SSMConfig()
+
+    @model_validator(mode="after")
+    def _later_rounds_can_be_trained(self) -> Config:
+        round_settings(self, 1)  # a schedule with milestones may not fit into ssm.steps
+        return self
+
+
+def build(config: Config, class_names: Sequence[str]) -> TwoStageDetector:
+    """The detector before its first step."""
+    detector = build_detector(len(class_names), config.detector)
+    if config.init is not None:
+        load_detector_weights(detector, config.init, class_names)
+    return detector
+
+
+def train(config: Config) -> Path:
+    """Train, mine the pool, ask, and train again on what is known then; returns the run's folder.
+
+    [SSM Algorithm 1] [SSM Eq. 8] A round's pseudo boxes are forgotten in the next. Every part of a round is kept in
+    ``round-<number>`` when it is done, and read there by a run that is resumed.
+    """
+    experiment = Experiment("ssm", config)
+    _check_one_process(experiment)
+    pool, oracle = open_pool(experiment, config)
+    model = build(config, experiment.class_names)
+    experiment.open()
+    ledger, candidates = Ledger(experiment.folder, pool, oracle), None
+    for number in range(config.ssm.rounds + 1):
+        folder = experiment.folder / f"round-{number}"
+        settings = round_settings(config, number)
+        result = experiment.fit(model, index=pool.training_index(), settings=settings, part=folder.name)
+        load_state(model, folder / CHECKPOINTS / "last.safetensors")  # the averaged weights mine, and go on learning
+        ledger.add(number, pool, result)
+        if number == config.ssm.rounds:
+            break
+        candidates = mine(model, pool, config, folder, number, previous=candidates)
+        answers = ask(candidates, pool, oracle, config, folder, number)
+        ledger.answered(answers)
+        pool = pool.with_human(*answered_regions(answers, experiment.class_names))
+        pool = pool.with_pseudo(*choose_pseudo_boxes(candidates, config.ssm.strategy, config.ssm.mining.pace))
+    experiment.finish(model)
+    return experiment.folder
+
+
+def open_pool(experiment: Experiment, config: Config) -> tuple[Pool, Oracle]:
+    """The pool with the budget's images as the labelled ones, and an oracle that knows the others.
+
+    Raises :class:`DataError` where there is nothing to mine.
+    """
+    split = open_split(config.data, config.data.train, class_names=experiment.class_names)
+    labelled = np.flatnonzero(np.isin(split.image_ids, experiment.train_index.image_ids))
+    if len(labelled) == len(split):
+        raise DataError(
+            f"every image of split '{config.data.train}' of {config.data.path} is labelled, so there is nothing to "
+            "mine; name the labelled ones with data.budget=FILE, a file of `boxcycle split`"
+        )
+    costs, seed = config.ssm.costs, config.fit.seed
+    return Pool.start(split, labelled), Oracle(split, costs, error_rate=config.ssm.error_rate, seed=seed)
+
+
+def round_settings(config: Config, number: int) -> FitConfig:
+    """How a round is trained: batches of its own, and as long as ``ssm.steps`` says."""
+    steps = config.ssm.steps if number and config.ssm.steps else config.fit.steps
+    changes = {"steps": steps, "ema": config.ssm.ema, "seed": (config.fit.seed + number) % 2**32}
+    return FitConfig.model_validate(config.fit.model_dump() | changes)
+
+
+def mine(
+    model: TwoStageDetector, pool: Pool, config: Config, folder: Path, number: int, previous: Candidates | None
+) -> Candidates:
+    """The candidates of the pool's unlabelled images, validated as far as the strategy looks at it."""
+    ssm = config.ssm
+    miner = make_miner(model, pool, config, previous)
+    settings = {"mining": miner.config.model_dump(), "questions": ssm.questions.model_dump(), "seed": config.fit.seed}
+    settings |= {"resize": config.data.resize.model_dump(), "round": number}
+    mine_pool(miner, folder / "mined", fingerprint_of(model.state_dict(), pool, settings))
+    return read_candidates(folder / "mined", pool.index.num_classes)
+
+
+def make_miner(model: TwoStageDetector, pool: Pool, config: Config, previous: Candidates | None = None) -> Miner:
+    """A miner with the detector and the settings of a run."""
+    ssm = config.ssm
+    mining = ssm.mining if ssm.strategy.needs_consistency else ssm.mining.model_copy(update={"validate_by": "nothing"})
+    return Miner(
+        model.eval(),
+        pool,
+        config.data.resize,
+        mining,
+        ssm.questions,
+        seed=config.fit.seed,
+        device=next(model.parameters()).device,
+        cache=config.data.cache,
+        previous=previous,
+    )
+
+
+def ask(candidates: Candidates, pool: Pool, oracle: Oracle, config: Config, folder: Path, number: int) -> list[Answer]:
+    """Choose questions and have them answered; both are kept, in ``questions.jsonl`` and ``answers.jsonl``."""
+    file = folder / "answers.jsonl"
+    if file.is_file():
+        return read_lines(file, Answer)
+    ssm = config.ssm
+    questions = choose_questions(candidates, pool, ssm.strategy, ssm.questions, (config.fit.seed, number))
+    write_lines(folder / "questions.jsonl", questions)
+    answers = oracle.answer(questions, pool) if ssm.answers == "oracle" else []
+    write_lines(file, answers)
+    return answers
+
+
+class Ledger:
+    """AP against labels spent, a row a round, in ``labels.json``; keeps the best round's weights as the run's.
+
+    Boxes and minutes are those of the answers; ``pseudo_right`` is the part of the round's pseudo boxes that the
+    held-back annotations confirm, which no part of training sees.
+    """
+
+    def __init__(self, folder: Path, pool: Pool, oracle: Oracle) -> None:
+        self.folder, self.oracle = folder, oracle
+        self.initial_boxes = len(pool.index.boxes)
+        self.questions, self.seconds, self.pseudo_boxes = 0, 0.0, 0
+        self.rows: list[dict[str, float | int | None]] = []
+        self.best = -1.0
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Count what a person did."""
+        self.questions += len({answer.question for answer in answers})
+        self.seconds += sum(answer.seconds for answer in answers)
+
+    def add(self, number: int, pool: Pool, result: FitResult) -> None:
+        """Add the row of a round that is trained, and take over its weights."""
+        human, pseudo = len(pool.human_boxes().labels), len(pool.pseudo.labels)
+        self.pseudo_boxes += pseudo
+        row: dict[str, float | int | None] = {
+            "round": number,
+            "initial_boxes": self.initial_boxes,
+            "human_boxes": human,
+            "questions": self.questions,
+            "minutes": self.seconds / 60,
+            "annotated_percent": percent(human, self.initial_boxes),
+            "pseudo_boxes": pseudo,
+            "pseudo_percent": percent(self.pseudo_boxes, self.initial_boxes),
+            "pseudo_right": self.oracle.right(pool.pseudo),
+        }
+        self.rows.append(none_for_nan(row | {name: result.metrics.get(name) for name in ("AP", "AP50")}))
+        text = json.dumps(self.rows, indent=1) + "\n"
+        write_atomically(self.folder / "labels.json", lambda file: _write(file, text))
+        self._keep_weights(self.folder / f"round-{number}" / CHECKPOINTS, result)
+        print(f"round {number}: {human} boxes from {self.questions} questions, {pseudo} pseudo boxes")
+
+    def _keep_weights(self, source: Path, result: FitResult) -> None:
+        names = ["last"]
+        if result.best is not None and result.best > self.best:
+            self.best = result.best
+            names.append("best")
+        (self.folder / CHECKPOINTS).mkdir(exist_ok=True)
+        for name in names:
+            wanted = source / f"{name}.safetensors"
+            write_atomically(self.folder / CHECKPOINTS / wanted.name, partial(_copy, wanted))
+
+
+def percent(part: int, whole: int) -> float:
+    """Boxes beside the initial ones, as the paper counts annotated and pseudo boxes (section 4)."""
+    return 100 * part / max(whole, 1)
+
+
+def _check_one_process(experiment: Experiment) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("train ssm runs in one process; mine a large pool in shards with boxcycle mine")
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def _copy(source: Path, file: Path) -> None:
+    shutil.copyfile(source, file)
