@@ -17,7 +17,6 @@ from boxcycle.data.splits import write_budget
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
 from boxcycle.methods.loading import load
-from boxcycle.methods.ssm import train as room
 from boxcycle.methods.ssm.questions import Answer, Question, read_lines
 from boxcycle.methods.ssm.strategy import Strategy
 from boxcycle.methods.ssm.train import Config, round_settings
@@ -160,4 +159,4 @@ def test_without_an_unlabelled_image_there_is_nothing_to_mine(configured: Config
 def test_several_processes_are_refused(configured: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process"):
-        room.train(configured("run"))
+        METHODS["ssm"].train(configured("run"))
