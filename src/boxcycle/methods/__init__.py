@@ -1,8 +1,9 @@
 """The methods by name. Each module has a ``Config``, ``build(config, class_names)`` and ``train(config)``."""
 
-from boxcycle.methods import mtl_ssl, supervised
+from boxcycle.methods import detr, mtl_ssl, supervised
 
 METHODS = {
     "supervised": supervised,
     "mtl_ssl": mtl_ssl,
+    "detr": detr,
 }
