@@ -11,14 +11,22 @@ from boxcycle.types import Target
 
 CLASSES = ("cup", "plate", "spoon")
 SMALL = {"mtl_ssl": {"tasks": {"windows": 4, "refined": 2}}}  # settings that only make a method's test faster
-STEPS = {"mtl_ssl": 60, "detr": 250}  # to overfit four images; other methods: 90
+STEPS = {"mtl_ssl": 60, "detr": 110}  # to overfit four images; other methods: 90
 TWO_STAGE = {
     "anchor_sizes": (20, 36),
     "proposals": 50,
     "roi_size": 4,
     "regions": {"sampled": 16, "positive_fraction": 0.5},
 }
-DETR = {"width": 64, "feed_forward": 128, "encoder_layers": 1, "decoder_layers": 2, "queries": 12}
+DETR = {
+    "levels": 2,
+    "width": 64,
+    "feed_forward": 128,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "queries": 12,
+    "dropout": 0.02,
+}
 DETECTORS = {"detr": DETR}  # other methods: TWO_STAGE
 
 
