@@ -11,19 +11,28 @@ from boxcycle.types import Target
 
 CLASSES = ("cup", "plate", "spoon")
 SMALL = {"mtl_ssl": {"tasks": {"windows": 4, "refined": 2}}}  # settings that only make a method's test faster
-STEPS = {"mtl_ssl": 60}  # to overfit four images; other methods: 90
+STEPS = {"mtl_ssl": 60, "detr": 110}  # to overfit four images; other methods: 90
+TWO_STAGE = {
+    "anchor_sizes": (20, 36),
+    "proposals": 50,
+    "roi_size": 4,
+    "regions": {"sampled": 16, "positive_fraction": 0.5},
+}
+DETR = {
+    "levels": 2,
+    "width": 64,
+    "feed_forward": 128,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "queries": 12,
+    "dropout": 0.02,
+}
+DETECTORS = {"detr": DETR}  # other methods: TWO_STAGE
 
 
 def build(method: str, backbone: str, weights: str = "none") -> nn.Module:
     module = METHODS[method]
-    detector = {
-        "backbone": backbone,
-        "weights": weights,
-        "anchor_sizes": (20, 36),
-        "proposals": 50,
-        "roi_size": 4,
-        "regions": {"sampled": 16, "positive_fraction": 0.5},
-    }
+    detector = {"backbone": backbone, "weights": weights, **DETECTORS.get(method, TWO_STAGE)}
     settings = {"data": {"path": "nowhere"}, "detector": detector, **SMALL.get(method, {})}
     torch.manual_seed(0)
     return module.build(module.Config.model_validate(settings), CLASSES)

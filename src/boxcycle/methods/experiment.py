@@ -30,13 +30,12 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.report.run import write_run_report
 
 
-class TrainConfig(BaseModel):
-    """What the methods that train a detector from boxes have in common."""
+class RunConfig(BaseModel):
+    """What all training runs have in common, whatever the detector."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: DataConfig
-    detector: DetectorConfig = DetectorConfig()
     init: Path | None = Field(None, description="a run of `train supervised`, or its weights: start from its detector")
     fit: FitConfig = FitConfig()
     run: Path | None = Field(None, description="folder of the run; empty: runs/<method>/<data>-<number>")
@@ -44,10 +43,16 @@ class TrainConfig(BaseModel):
     overwrite: bool = Field(False, description="throw away the run that the folder holds")
 
     @model_validator(mode="after")
-    def _resume_or_overwrite(self) -> TrainConfig:
+    def _resume_or_overwrite(self) -> RunConfig:
         if self.resume and self.overwrite:
             raise ValueError("resume=true goes on with the run that overwrite=true throws away; give one of them")
         return self
+
+
+class TrainConfig(RunConfig):
+    """What the methods that train a two-stage detector from boxes have in common."""
+
+    detector: DetectorConfig = DetectorConfig()
 
 
 class Experiment:
@@ -57,7 +62,7 @@ class Experiment:
     emptied, when training begins: a run that cannot begin leaves things as they were.
     """
 
-    def __init__(self, method: str, config: TrainConfig) -> None:
+    def __init__(self, method: str, config: RunConfig) -> None:
         self.method, self.config = method, config
         self.is_main = is_main_process()
         if self.is_main:
@@ -207,21 +212,44 @@ def none_for_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()}
 
 
-def load_detector_weights(detector: nn.Module, path: Path, class_names: Sequence[str]) -> None:
+def load_detector_weights(
+    detector: nn.Module, path: Path, class_names: Sequence[str], *, renewed: str | None = None
+) -> None:
     """Start ``detector`` from the detector of a trained run (its folder or its weights file).
 
-    Raises ``ValueError`` if the classes differ, naming the difference, or if it is another detector.
+    ``renewed``: tensors whose names begin so depend on the classes; if the classes differ they stay as they are, and
+    this is said. Raises ``ValueError`` if the classes differ without it, naming the difference, or if it is another
+    detector.
     """
     file = weights_file(path)
     tensors, metadata = load_weights(file)
     if "class_names" not in metadata:
         raise ValueError(f"{file} does not name its classes; expected weights that `boxcycle train` wrote")
-    found = json.loads(metadata["class_names"])
-    if list(found) != list(class_names):
-        raise ValueError(f"{file} knows other classes: {class_difference(found, class_names)}")
     prefix = "detector." if any(name.startswith("detector.") for name in tensors) else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    _load_tensors(detector, own, file, _which_detector(metadata))
+    take_weights(
+        detector, own, file, json.loads(metadata["class_names"]), class_names, renewed, _which_detector(metadata)
+    )
+
+
+def take_weights(
+    detector: nn.Module,
+    tensors: Mapping[str, Tensor],
+    file: Path,
+    found: Sequence[str],
+    class_names: Sequence[str],
+    renewed: str | None,
+    which: str = "",
+) -> None:
+    """Give ``detector`` tensors of ``file``, whose classes are ``found``; see :func:`load_detector_weights`."""
+    if list(found) != list(class_names):
+        difference = f"{file} knows other classes: {class_difference(found, class_names)}"
+        if renewed is None:
+            raise ValueError(difference)
+        print(f"{difference}; {renewed} starts anew")
+        fresh = {name: tensor for name, tensor in detector.state_dict().items() if name.startswith(renewed)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(renewed)} | fresh
+    _load_tensors(detector, tensors, file, which)
 
 
 def load_state(model: nn.Module, file: Path) -> None:

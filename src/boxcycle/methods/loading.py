@@ -12,7 +12,7 @@ from torch import nn
 
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
-from boxcycle.methods.experiment import TrainConfig, load_state
+from boxcycle.methods.experiment import RunConfig, load_state
 from boxcycle.methods.run_folder import weights_file
 
 
@@ -26,7 +26,7 @@ class Trained:
     model: nn.Module
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    config: TrainConfig
+    config: RunConfig
     method: str
     file: Path
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from boxcycle.config import load_config
 
 if TYPE_CHECKING:
-    from boxcycle.methods.experiment import TrainConfig
+    from boxcycle.methods.experiment import RunConfig
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -34,7 +34,7 @@ def weights_file(path: Path) -> Path:
     return last if last.is_file() and not best.is_file() else best
 
 
-def check_folder(config: TrainConfig) -> None:
+def check_folder(config: RunConfig) -> None:
     """Raise ``ValueError`` if the run may not use the folder that it names; nothing is changed yet.
 
     A folder that is not empty must hold a run, which is gone on with under equal settings, or may be thrown away.
@@ -57,7 +57,7 @@ def check_folder(config: TrainConfig) -> None:
         _check_nothing_else_is_lost(config, folder.resolve())
 
 
-def open_folder(method: str, config: TrainConfig) -> Path:
+def open_folder(method: str, config: RunConfig) -> Path:
     """Make the folder, empty unless its run is resumed; without a name it is ``runs/<method>/<data>-<number>``."""
     check_folder(config)
     if config.run is None:
@@ -80,7 +80,7 @@ def _make_next(parent: Path, name: str) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _check_same_settings(config: TrainConfig, file: Path) -> None:
+def _check_same_settings(config: RunConfig, file: Path) -> None:
     if not file.is_file():
         return
     before = dict(_leaves(load_config(type(config), file=file).model_dump(exclude=FREE)))
@@ -98,7 +98,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
-def _check_nothing_else_is_lost(config: TrainConfig, folder: Path) -> None:
+def _check_nothing_else_is_lost(config: RunConfig, folder: Path) -> None:
     """Refuse to throw away a folder in which somebody also works, or keeps what this run is to start from."""
     needed: dict[str, Path | None] = {"the working directory": Path(), "data": config.data.path}
     needed |= {"data.budget": config.data.budget, "init": config.init}

@@ -17,7 +17,9 @@ class Architecture:
     """A network of timm and how a detector uses it.
 
     ``cut`` splits timm's network into named trunk stages and the head's body. ``frozen`` stages, counted from the
-    image, and, unless ``train_affine``, all weights and biases of batch norms keep their ImageNet values.
+    image, and, unless ``train_affine``, all weights and biases of batch norms keep their ImageNet values. ``dense``
+    makes of that body the network's own stage of stride 32, for detectors that run it over the whole map; None where
+    the network has no such stage.
     """
 
     timm_name: str
@@ -26,6 +28,7 @@ class Architecture:
     head_channels: int
     frozen: int
     train_affine: bool
+    dense: Callable[[Any], nn.Module] | None = None
 
 
 def _cut_efficientnet(network: Any) -> tuple[Stages, nn.Module]:
@@ -43,6 +46,17 @@ def _cut_resnet(network: Any) -> tuple[Stages, nn.Module]:
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)  # 7 x 7 regions stay 7 x 7, without dilation (MTL-SSL's released head)
     return stages, network.layer4
+
+
+def _dense_efficientnet(body: Any) -> nn.Module:
+    return nn.Sequential(OrderedDict(stage6=body.stage6, stage7=body.stage7))  # what follows widens for the classifier
+
+
+def _dense_resnet(body: Any) -> nn.Module:
+    block = body[0]
+    for conv in (block.conv2 if hasattr(block, "conv3") else block.conv1, block.downsample[0]):
+        getattr(conv, "conv", conv).stride = (2, 2)  # as it was before the cut
+    return body
 
 
 def _cut_mobilenet(network: Any) -> tuple[Stages, nn.Module]:
@@ -87,13 +101,17 @@ ARCHITECTURES = {
     # Frozen up to stride 4, as the ResNets of MTL-SSL's release are: these maps are the largest, and leaving out their
     # backward pass makes the trunk's step 1.4 times as fast on a CPU. The affine parts of the norms are trained, as in
     # the release's networks that are not ResNets: nothing else in a depthwise block shifts its range before a ReLU6.
-    "efficientnet_lite0": Architecture("tf_efficientnet_lite0.in1k", _cut_efficientnet, 112, 1280, 3, True),
+    "efficientnet_lite0": Architecture(
+        "tf_efficientnet_lite0.in1k", _cut_efficientnet, 112, 1280, 3, True, _dense_efficientnet
+    ),
     # MTL-SSL's release: conv1 and conv2_x frozen, batch norms neither estimated nor trained.
-    "resnet18": Architecture("resnet18.tv_in1k", _cut_resnet, 256, 512, 2, False),
-    "resnet50": Architecture("resnet50.tv_in1k", _cut_resnet, 1024, 2048, 2, False),
-    "resnet101": Architecture("resnet101.tv_in1k", _cut_resnet, 1024, 2048, 2, False),
+    "resnet18": Architecture("resnet18.tv_in1k", _cut_resnet, 256, 512, 2, False, _dense_resnet),
+    "resnet50": Architecture("resnet50.tv_in1k", _cut_resnet, 1024, 2048, 2, False, _dense_resnet),
+    "resnet101": Architecture("resnet101.tv_in1k", _cut_resnet, 1024, 2048, 2, False, _dense_resnet),
     # MTL-SSL's release freezes no stage of these two.
-    "mobilenet_v1": Architecture("mobilenetv1_100.ra4_e3600_r224_in1k", _cut_mobilenet, 512, 1024, 0, True),
+    "mobilenet_v1": Architecture(
+        "mobilenetv1_100.ra4_e3600_r224_in1k", _cut_mobilenet, 512, 1024, 0, True, lambda body: body
+    ),
     "inception_resnet_v2": Architecture("inception_resnet_v2.tf_in1k", _cut_inception, 1088, 1536, 0, True),
     # Fast R-CNN (Girshick, 2015, section 4.5): training conv1 and conv2 of VGG16 does not pay.
     "vgg16": Architecture("vgg16.tv_in1k", _cut_vgg, 512, 4096, 2, False),

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad, smooth_l1_loss
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from boxcycle.models.backbone import Backbone
+from boxcycle.models.batch import pad_images
 from boxcycle.models.proposals import RegionProposer
 from boxcycle.ops.matching import assign, sample_balanced
 from boxcycle.ops.randomness import image_generator
@@ -119,17 +120,10 @@ class TwoStageDetector(nn.Module):
 
     def batch(self, images: list[Tensor], targets: list[Target] | None = None) -> ImageList:
         """Check the targets, normalise the images and pad them to one size, a multiple of 32."""
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        for size, target in zip(sizes, targets or [], strict=targets is not None):
+        batch = pad_images(images, self.backbone.mean, self.backbone.std)
+        for size, target in zip(batch.sizes, targets or [], strict=targets is not None):
             check_target(target, size, self.num_classes)
-        height, width = ((max(sides) + 31) // 32 * 32 for sides in zip(*sizes, strict=True))
-        mean = images[0].new_tensor(self.backbone.mean)[:, None, None]
-        std = images[0].new_tensor(self.backbone.std)[:, None, None]
-        padded = [
-            pad((image - mean) / std, (0, width - size[1], 0, height - size[0]))
-            for image, size in zip(images, sizes, strict=True)
-        ]
-        return ImageList(torch.stack(padded), sizes)
+        return batch
 
     def features(self, batch: ImageList) -> Tensor:
         """The shared feature maps [B, C, H/16, W/16] of a batch."""
