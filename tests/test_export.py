@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from boxcycle.export import ExportConfig, agreement, agrees, comparison_images, 
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.config import DetectorConfig
-from boxcycle.models.faster_rcnn import FasterRCNN
+from boxcycle.models.detectors import build_detector
+from boxcycle.models.rfcn import RFCN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Detections
 
@@ -35,19 +37,21 @@ def _installed() -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'boxcycle[onnx]'")
 
 
-def make(backbone: str, *, score_threshold: float = 0.0, **more: object) -> FasterRCNN:
+def make(backbone: str, *, name: Literal["faster_rcnn", "rfcn"] = "faster_rcnn", score_threshold: float = 0.0) -> Any:
     torch.manual_seed(0)
     regions = RegionConfig(score_threshold=score_threshold, detections=20)
     config = DetectorConfig(
-        backbone=backbone, weights="none", proposals=12, rpn_candidates=300, roi_size=4, regions=regions
+        name=name, backbone=backbone, weights="none", proposals=12, rpn_candidates=300, roi_size=4, regions=regions
     )
-    return spread(FasterRCNN(3, config).eval())
+    return spread(build_detector(3, config).eval())
 
 
-def spread(detector: FasterRCNN) -> FasterRCNN:
+def spread(detector: Any) -> Any:
     """Larger weights in the last layers, so that scores and boxes of a new detector differ from region to region."""
+    head = detector.head
+    last = (head.region.scores, head.shifts) if isinstance(detector, RFCN) else (head.region.classifier, head.regressor)
     with torch.no_grad():
-        for layer in (detector.proposer.head.cls_logits, detector.head.region.classifier, detector.head.regressor):
+        for layer in (detector.proposer.head.cls_logits, *last):
             layer.weight.mul_(30)
     return detector
 
@@ -57,10 +61,13 @@ def noise(sizes: tuple[tuple[int, int], ...] = SIZES) -> list[Tensor]:
     return [torch.rand(3, *size, generator=generator) for size in sizes]
 
 
+@pytest.mark.parametrize("name", ["faster_rcnn", "rfcn"])
 @pytest.mark.parametrize("method", ["plain", "mtl_ssl"])
-def test_a_file_finds_what_torch_finds_at_any_size(method: str, tiny: str, tmp_path: Path) -> None:
+def test_a_file_finds_what_torch_finds_at_any_size(
+    method: str, name: Literal["faster_rcnn", "rfcn"], tiny: str, tmp_path: Path
+) -> None:
     """Fewer anchors than candidates in the small images, more in the large: nothing of the traced size is left."""
-    detector = make(tiny)
+    detector = make(tiny, name=name)
     model: nn.Module = detector if method == "plain" else MultiTaskDetector(detector, TaskConfig()).eval()
     if isinstance(model, MultiTaskDetector):
         nn.init.normal_(model.refiner.layer.weight, std=0.3)

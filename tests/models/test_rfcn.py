@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from boxcycle.models.backbone import build_backbone
 from boxcycle.models.backbone_cuts import ARCHITECTURES
 from boxcycle.models.config import DetectorConfig
-from boxcycle.models.rfcn import RFCN, keep_cells, votes
+from boxcycle.models.rfcn import RFCN, keep_cells, votes, votes_by_roi_align
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
@@ -104,6 +104,13 @@ def test_votes_equal_loops_over_bins_and_points(bins: int) -> None:
     boxes = [random_boxes(2, 2), random_boxes(3, 3)]
     found = votes(maps, boxes, bins, 16)
     torch.testing.assert_close(found, torch.tensor(slow_votes(maps, boxes, bins, 16)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(3, 4), (0, 2), (0, 0)])
+def test_the_form_for_export_gives_the_same_votes(counts: tuple[int, int]) -> None:
+    maps = torch.randn(2, 5 * 9, 6, 8, generator=torch.Generator().manual_seed(0))
+    boxes = [random_boxes(count, seed) for seed, count in enumerate(counts)]
+    torch.testing.assert_close(votes_by_roi_align(maps, boxes, 3, 16), votes(maps, boxes, 3, 16))
 
 
 def test_votes_follow_the_order_of_boxes_and_images() -> None:

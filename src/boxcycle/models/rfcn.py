@@ -5,9 +5,10 @@ Dai, Li, He and Sun, "R-FCN: Object Detection via Region-based Fully Convolution
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
-from torchvision.ops import ps_roi_align
+from torchvision.ops import ps_roi_align, roi_align
 
 from boxcycle.models.backbone import Backbone, build_backbone
 from boxcycle.models.config import DetectorConfig
@@ -99,7 +100,17 @@ def votes(maps: Tensor, boxes: list[Tensor], bins: int, stride: int) -> Tensor:
     """
     # float32: torchvision has no other kernel on the CPU, and its own does not take part in autocast
     maps, regions = maps.float(), [rows.float() for rows in boxes]
+    if torch.onnx.is_in_onnx_export():
+        return votes_by_roi_align(maps, regions, bins, stride)
     return ps_roi_align(maps, regions, bins, spatial_scale=1 / stride, sampling_ratio=SAMPLES).mean((2, 3))
+
+
+def votes_by_roi_align(maps: Tensor, boxes: list[Tensor], bins: int, stride: int) -> Tensor:
+    """:func:`votes` by an operation that ONNX has: every map is pooled in every bin, and a map's own bin kept."""
+    pooled = roi_align(maps, boxes, bins, spatial_scale=1 / stride, sampling_ratio=SAMPLES, aligned=True)
+    cells = pooled.unflatten(1, (-1, bins * bins)).flatten(3)  # [R, D, map, bin]
+    own = torch.eye(bins * bins, dtype=cells.dtype, device=cells.device) / bins**2
+    return (cells * own).sum((2, 3))
 
 
 def keep_cells(body: nn.Module) -> nn.Module:
