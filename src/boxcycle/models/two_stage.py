@@ -19,6 +19,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from boxcycle.models.backbone import Backbone
+from boxcycle.models.batch import pad_images
 from boxcycle.models.proposals import RegionProposer
 from boxcycle.ops.matching import assign, sample_balanced
 from boxcycle.ops.randomness import image_generator
@@ -121,13 +122,7 @@ class TwoStageDetector(nn.Module):
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         for size, target in zip(sizes, targets or [], strict=targets is not None):
             check_target(target, size, self.num_classes)
-        height, width = (-(-max(sides) // 32) * 32 for sides in zip(*sizes, strict=True))
-        tensors = images[0].new_zeros(len(images), 3, height, width)
-        mean = images[0].new_tensor(self.backbone.mean)[:, None, None]
-        std = images[0].new_tensor(self.backbone.std)[:, None, None]
-        for row, image in zip(tensors, images, strict=True):
-            row[:, : image.shape[-2], : image.shape[-1]] = (image - mean) / std
-        return ImageList(tensors, sizes)
+        return pad_images(images, self.backbone.mean, self.backbone.std)
 
     def features(self, batch: ImageList) -> Tensor:
         """The shared feature maps [B, C, H/16, W/16] of a batch."""

@@ -48,7 +48,8 @@ def normalised(maps: Tensor) -> Tensor:
 
 
 def localisation_seeds(maps: Tensor, tags: Tensor, known: Tensor, *, foreground: float, background: float) -> Tensor:
-    """What the segmentation is to learn in each cell: 1 the class, 0 not the class, -1 nothing. [WS-JDS section 3, cyclic guidance learning]
+    """What the segmentation is to learn in each cell: 1 the class, 0 not the class, -1 nothing.
+    [WS-JDS section 3, cyclic guidance learning]
 
     A present class is learnt where its map is at least ``foreground``, and unlearnt where it is at most ``background``;
     if it has no map (``known`` is False, or the map is all 0) it is learnt nowhere. An absent class is unlearnt
