@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def segmentation_metrics(
     The model gives a probability for each class and pixel; a pixel is of its likeliest class, if that has more than one
     half, else background. Images in which an object has no segmentation are left out.
     """
-    index = dataset.index
+    index, segment = dataset.index, cast("Callable[..., list[Tensor]]", model.segment)
     positions = [position for position in range(len(index)) if _is_drawn(index, position)]
     judged = torch.utils.data.Subset(dataset, positions)
     remaining = iter(positions)
@@ -50,7 +50,7 @@ def segmentation_metrics(
         for batch in DataLoader(judged, batch_size, collate_fn=list):
             images = [image.to(device) for image, _ in batch]
             given = [target["proposals"].to(device) for _, target in batch] if "proposals" in batch[0][1] else None
-            for (_, target), masks in zip(batch, model.segment(images, given), strict=True):
+            for (_, target), masks in zip(batch, segment(images, given), strict=True):
                 found = class_map(masks, target["original_size"])
                 counts += confusion(truth_map(index, next(remaining)), found, index.num_classes)
     return mean_iou(counts, index.class_names, len(positions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,8 @@ def dataset_for(model: nn.Module, index: Index, data: DataConfig, *, train: bool
 
     Such a model has a method ``proposals_of(index)``, which gives the regions of each image.
     """
-    proposals = model.proposals_of(index) if hasattr(model, "proposals_of") else None
+    propose: Callable[[Index], Sequence[Any]] | None = getattr(model, "proposals_of", None)
+    proposals = propose(index) if propose else None
     transform = make_transform(data.resize, train=train)
     return DetectionDataset(index, transform, cache=train and data.cache, proposals=proposals)
 

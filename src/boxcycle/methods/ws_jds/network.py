@@ -112,9 +112,8 @@ class SegmentationBranch(nn.Module):
 
 
 def _arm(channels: int, width: int, num_classes: int, rate: int) -> nn.Sequential:
-    last = nn.Conv2d(width, num_classes, 1)
+    last = nn.Conv2d(width, num_classes, 1, bias=False)  # one half everywhere at the start
     nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)
     first = nn.Conv2d(channels, width, 3, padding=rate, dilation=rate)
     return nn.Sequential(first, nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), last)
 
