@@ -102,7 +102,9 @@ def find_proposals(image: NDArray[np.uint8], config: ProposalConfig) -> Boxes:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = image if scale == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     ranked = config.method == "edge_boxes"
-    found = _edge_boxes(small) if ranked else _selective_search(small, quality=config.method == "quality")
+    found = (
+        _edge_boxes(small, config.min_side) if ranked else _selective_search(small, quality=config.method == "quality")
+    )
     return tidy(found * np.array([width / size[0], height / size[1]] * 2), (height, width), config, ranked=ranked)
 
 
@@ -145,19 +147,24 @@ def _selective_search(image: NDArray[np.uint8], *, quality: bool) -> NDArray[np.
     return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
 
 
-def _edge_boxes(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _edge_boxes(image: NDArray[np.uint8], min_side: float) -> NDArray[np.float64]:
     """Edge boxes (Zitnick and Dollár, ECCV 2014) on thinned Sobel edges, boxes [P, 4], best first.
 
     The authors' edges come from a forest whose file is no part of any package; these do without it.
     """
     cv2 = _module()
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (5, 5), 0)
-    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    smooth = cv2.GaussianBlur(image.astype(np.float32) / 255, (5, 5), 0)
+    slopes = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)])  # [2, H, W, 3]
+    strongest = np.linalg.norm(slopes, axis=0).argmax(-1)  # colours of equal brightness have an edge too
+    across, down = np.take_along_axis(slopes, strongest[None, ..., None], axis=-1)[..., 0]
     edges = np.hypot(across, down)
     edges /= max(float(edges.max()), 1e-6)
     direction = np.arctan2(down, across) % np.pi
     search = cv2.ximgproc.createEdgeBoxes()
     search.setMaxBoxes(10_000)
+    search.setMinBoxArea(
+        max(1.0, (min_side * max(image.shape[:2])) ** 2)
+    )  # its default, 1000, is for large photographs
     found = np.asarray(search.getBoundingBoxes(_thinned(edges, direction), direction)[0], dtype=np.float64)
     found = found.reshape(-1, 4)
     return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
