@@ -132,6 +132,14 @@ def mine(context: typer.Context) -> None:
     _call(context, MineConfig, run_mine)
 
 
+@_verb
+def label(context: typer.Context) -> None:
+    """Write a run's best boxes as a COCO data set to learn from."""
+    from boxcycle.methods.label import LabelConfig, label
+
+    _call(context, LabelConfig, label)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"boxcycle {__version__}")

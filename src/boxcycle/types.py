@@ -39,7 +39,8 @@ class Target(_RequiredTarget, total=False):
     the image's tags (1 present, 0 absent); ``source`` [N] int64: 0 human, 1 mined, 2 prior; ``weight`` [N] float32:
     multiplies the losses
     of the box; ``annotated`` bool: False means that nobody looked, which is not the same as an image without objects;
-    ``original_size`` (height, width) of the image file; ``seed`` int: seeds every random draw of the losses of this
+    ``original_size`` (height, width) of the image file; ``proposals`` [P, 4] xyxy, image frame:
+    regions for detectors that do not propose themselves; ``seed`` int: seeds every random draw of the losses of this
     image, so that a step
     does not depend on how images are spread over batches, workers and processes.
     """
@@ -54,6 +55,7 @@ class Target(_RequiredTarget, total=False):
     weight: Tensor
     annotated: bool
     original_size: tuple[int, int]
+    proposals: Tensor
     seed: int
 
 

@@ -206,6 +206,12 @@ def test_a_figure_that_the_evaluation_lacks_is_named(tmp_path):
         train(tmp_path, small(), best="AP75")
 
 
+def test_without_a_figure_to_choose_by_the_last_weights_stand(tmp_path) -> None:
+    train(tmp_path, small(), best=None)
+    assert [file.name for file in (tmp_path / "checkpoints").glob("*.safetensors")] == ["last.safetensors"]
+    assert any("AP50" in row for row in read_metrics(tmp_path / "metrics.csv").values())
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -52,15 +52,20 @@ def convert(
         indices[split] = read_split(source, split, format=format, findings=findings, class_names=names)
     if to != "coco" and not all(index.class_names for index in indices.values()):
         raise DataError(f"{source} has no classes, which {to} must list; convert it to coco")
-    _clear(source, destination, overwrite)
+    clear_destination(source, destination, overwrite)
     for split, index in indices.items():
         findings += WRITERS[to].write(index, destination, split)
         folder = destination / ("JPEGImages" if to == "voc" else f"images/{split}")
-        _place_images(index, folder, copy=copy_images)
+        place_images(index, folder, copy=copy_images)
     return findings
 
 
-def _clear(source: Path, destination: Path, overwrite: bool) -> None:
+def clear_destination(source: Path, destination: Path, overwrite: bool) -> None:
+    """Make the folder of a data set to be written, empty but for what is nobody's annotation.
+
+    Raises :class:`DataError` if it lies in the data set that is read, or is not empty (``overwrite`` removes what an
+    earlier conversion wrote, and nothing else).
+    """
     inside = source.resolve() if source.is_dir() else source.resolve().parent
     if destination.resolve() == inside or inside in destination.resolve().parents:
         raise DataError(f"{destination} is the data set that is read, or lies in it; choose another destination")
@@ -76,7 +81,11 @@ def _clear(source: Path, destination: Path, overwrite: bool) -> None:
     destination.mkdir(parents=True, exist_ok=True)
 
 
-def _place_images(index: Index, folder: Path, *, copy: bool) -> None:
+def place_images(index: Index, folder: Path, *, copy: bool) -> None:
+    """Copy the image files of an index into a folder, or make symbolic links to them.
+
+    Raises :class:`DataError` if two different files would have one name.
+    """
     for image in range(len(index)):
         origin, place = index.image_path(image).resolve(), folder / index.file_names[image]
         place.parent.mkdir(parents=True, exist_ok=True)

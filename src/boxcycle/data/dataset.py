@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,16 +40,25 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     ``int`` stands for ``SampleKey(image, seed=image)``. ``masks`` adds ``masks`` [N, H, W] where the index has
     segmentations; an object without one has its box as its mask. ``cache`` keeps what the fixed part of the transform
     gave (uint8) in memory, for small sets and many epochs; samples are the same with and without.
+    ``proposals`` has regions [P, 4] (xyxy, original frame) for each image, in the order of the index; they become
+    ``proposals`` of the targets.
 
     Raises :class:`DataError`, naming the file, for an image that cannot be read or whose size is not the index's.
     """
 
     def __init__(
-        self, index: Index, transform: Transform | None = None, *, masks: bool = False, cache: bool = False
+        self,
+        index: Index,
+        transform: Transform | None = None,
+        *,
+        masks: bool = False,
+        cache: bool = False,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         self.index = index
         self.transform = transform or Transform()
         self.masks = masks and len(index.segmentations.bytes) > 0
+        self.proposals = proposals
         self._kept: dict[int, tuple[tv_tensors.Image, dict[str, Any]]] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -61,7 +71,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             image, target = _seeded(self.transform, image, target, seed)
             _check_rows(target, str(self.index.image_path(image_number)))
         target["seed"] = seed
-        for field in ("boxes", "masks"):
+        for field in ("boxes", "masks", "proposals"):
             if field in target:
                 target[field] = target[field].as_subclass(Tensor)
         pixels = functional.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor)
@@ -91,7 +101,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         height, width = index.image_sizes[image_number].tolist()
         boxes = torch.from_numpy(index.boxes[rows]).float()
         target: dict[str, Any] = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
+            "boxes": _boxes(boxes, height, width),
             "labels": torch.from_numpy(index.labels[rows].copy()),
             "image_id": int(index.image_ids[image_number]),
             "area": torch.from_numpy(index.areas[rows]).float(),
@@ -109,6 +119,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             target["source"] = torch.from_numpy(index.sources[rows].copy())
         if index.weights is not None:
             target["weight"] = torch.from_numpy(index.weights[rows].copy())
+        if self.proposals is not None:
+            target["proposals"] = _boxes(torch.from_numpy(self.proposals[image_number]).float(), height, width)
         if self.masks:
             target["masks"] = tv_tensors.Mask(self._masks(image_number, height, width))
         return target
@@ -126,6 +138,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
                 x1, y1, x2, y2 = np.round(self.index.boxes[row]).astype(int)
                 mask[y1:y2, x1:x2] = True
         return torch.from_numpy(masks)
+
+
+def _boxes(boxes: Tensor, height: int, width: int) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))  # type: ignore[call-overload,no-any-return]
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

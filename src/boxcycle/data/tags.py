@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from boxcycle.data.check import DataError, Finding, Report
 from boxcycle.data.images import SPLIT_FOLDERS, best_folder, find_images, ids_from_names, subfolders
-from boxcycle.data.index import Index
+from boxcycle.data.index import Index, Strings
 from boxcycle.data.records import Records
 from boxcycle.data.text import read_lines, read_text
 
@@ -199,6 +202,31 @@ def _one_hot(
         elif value.startswith("1"):
             tags.append(header[k])
     return tags
+
+
+def without_boxes(index: Index) -> Index:
+    """The images whose tags are known, with their tags and nothing else: what a method that learns from tags may see.
+
+    The tags of an annotated image without tags of its own are the classes of its boxes.
+    """
+    known = [i for i in range(len(index)) if index.tagged[i] or index.annotated[i]]
+    tags = [index.tags_of(i) for i in known]
+    chosen = index.subset(known)
+    return replace(
+        chosen,
+        annotated=np.zeros(len(known), dtype=bool),
+        box_offsets=np.zeros(len(known) + 1, dtype=np.int64),
+        boxes=np.zeros((0, 4)),
+        labels=np.zeros(0, dtype=np.int64),
+        box_ids=np.zeros(0, dtype=np.int64),
+        areas=np.zeros(0),
+        iscrowd=np.zeros(0, dtype=bool),
+        difficult=np.zeros(0, dtype=bool),
+        segmentations=Strings([]),
+        tagged=np.ones(len(known), dtype=bool),
+        tag_offsets=np.concatenate([[0], np.cumsum([len(labels) for labels in tags], dtype=np.int64)]).astype(np.int64),
+        tags=np.concatenate([np.zeros(0, dtype=np.int64), *tags]),
+    )
 
 
 def write(index: Index, folder: Path, split: str) -> list[Finding]:

@@ -93,13 +93,13 @@ def resized_size(size: tuple[int, int] | list[int], short: int, long: int) -> tu
 def resize(
     image: tv_tensors.Image, target: dict[str, Any], size: tuple[int, int]
 ) -> tuple[tv_tensors.Image, dict[str, Any]]:
-    """Image (bilinear, antialiased), boxes, masks (nearest) and areas at (height, width) ``size``.
+    """Image (bilinear, antialiased), boxes, proposals, masks (nearest) and areas at (height, width) ``size``.
 
     Both axes have their own exact ratio new / old, since whole pixels rarely keep the aspect ratio.
     """
     height, width = functional.get_size(image)
     resized = dict(target)
-    for key in ("boxes", "masks"):
+    for key in ("boxes", "masks", "proposals"):
         if key in target:
             resized[key] = functional.resize(target[key], list(size))
     if "area" in target:

@@ -61,7 +61,7 @@ def fit(
     folder: Path,
     *,
     evaluate: Evaluate | None = None,
-    best: str = "AP50",
+    best: str | None = "AP50",
     resume: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> FitResult:
@@ -70,7 +70,8 @@ def fit(
     ``make_batches(start_step, rank, world_size)`` yields this process's micro-batches ``(images, targets)`` from step
     ``start_step`` (0 is the first) on: ``config.accumulate`` of them a step, each of ``batch_size / accumulate /
     world_size`` images, the same whenever it is asked again. ``evaluate(model)`` runs on the main process, with the
-    averaged weights if there are any; its figure ``best`` (higher is better) chooses ``checkpoints/best.safetensors``.
+    averaged weights if there are any; its figure ``best`` (higher is better) chooses ``checkpoints/best.safetensors``;
+    with None the last weights stand, whatever the figures say.
     ``metadata`` goes into the weights files. ``model`` carries the last weights afterwards, not the averaged ones.
 
     With ``resume`` the run goes on from ``checkpoints/resume.pt`` (from step 0 if there is none), on a CPU bit for bit
@@ -99,7 +100,7 @@ class _Run:
         accelerator: Accelerator,
         signals: StopSignals,
         evaluate: Evaluate | None,
-        best: str,
+        best: str | None,
         metadata: dict[str, str],
     ) -> None:
         self.model, self.config, self.folder, self.accelerator = model, config, folder, accelerator
@@ -192,20 +193,25 @@ class _Run:
         [metrics] = broadcast_object_list([self.measure() if self.is_main else None])
         if metrics is None:
             raise Interrupted(largest(self.accelerator, self.signals.requested), self.state.step, self.folder)
-        if self.best not in metrics:
+        if self.best is not None and self.best not in metrics:
             raise ValueError(
                 f"the evaluation has no figure {self.best!r} to choose weights by; it has {sorted(metrics)}"
             )
-        state, value = self.state, metrics[self.best]
-        state.metrics, state.evaluated = metrics, True
+        self.state.metrics, self.state.evaluated = metrics, True
+        if self.is_main:
+            self.records.add(self.state.step, metrics)
+        if self.best is not None:
+            self.keep_best(self.best, metrics[self.best])
+        self.save()
+
+    def keep_best(self, name: str, value: float) -> None:
+        """Keep the weights if their figure is the highest so far."""
+        state = self.state
         if not math.isnan(value) and (state.best is None or value > state.best):
             state.best, state.best_step = value, state.step
-            self.save_weights("best", {self.best: f"{value:.6g}"})
-        if self.is_main:
-            self.records.add(state.step, metrics)
-            best = f" (best {state.best:.4g}, step {state.best_step})" if state.best is not None else ""
-            self.progress.say(f"step {state.step}: {self.best} {value:.4g}{best}")
-        self.save()
+            self.save_weights("best", {name: f"{value:.6g}"})
+        best = f" (best {state.best:.4g}, step {state.best_step})" if state.best is not None else ""
+        self.progress.say(f"step {state.step}: {name} {value:.4g}{best}")
 
     def measure(self) -> dict[str, float] | None:
         """The figures of the evaluation; None if a signal cut it short."""

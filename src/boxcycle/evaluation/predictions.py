@@ -47,19 +47,26 @@ def predict_dataset(
 ) -> list[Prediction]:
     """Detect in every image of ``dataset``, in its order; boxes come back in original pixels.
 
-    ``model`` is called as ``model(images)`` in evaluation mode, without gradients; afterwards each of its modules is in
-    the mode it was in. ``progress`` is told ``(images done, images in all)`` after every batch.
+    ``model`` is called as ``model(images)`` in evaluation mode, without gradients, or as ``model(images, targets)``
+    with nothing but the proposals in its targets where the dataset has some; afterwards each of its modules is in the
+    mode it was in. ``progress`` is told ``(images done, images in all)`` after every batch.
     """
     batches = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=list)
     predictions: list[Prediction] = []
     with evaluation_mode(model), torch.no_grad():
         for batch in batches:
-            images = [image.to(device, non_blocking=True) for image, _ in batch]
-            for (image, target), found in zip(batch, model(images), strict=True):
+            for (image, target), found in zip(batch, _detect(model, batch, device), strict=True):
                 predictions.append(_in_original_pixels(image, target, found))
             if progress:
                 progress(len(predictions), len(dataset))
     return predictions
+
+
+def _detect(model: nn.Module, batch: list[tuple[Tensor, Target]], device: torch.device | str) -> list[Detections]:
+    images = [image.to(device, non_blocking=True) for image, _ in batch]
+    if "proposals" not in batch[0][1]:
+        return model(images)
+    return model(images, [{"proposals": target["proposals"].to(device)} for _, target in batch])
 
 
 @contextmanager

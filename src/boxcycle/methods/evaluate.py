@@ -10,14 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from boxcycle.data.config import DataConfig, open_split
-from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
-from boxcycle.data.transforms import make_transform
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.evaluation.voc import voc_average_precision
-from boxcycle.methods.experiment import metrics_record, none_for_nan
+from boxcycle.methods.experiment import dataset_for, metrics_record, none_for_nan
 from boxcycle.methods.loading import Trained, load
 from boxcycle.report.run import write_run_report
 
@@ -71,7 +69,7 @@ def open_index(trained: Trained, path: Path | None, split: str) -> Index:
 
 def predict_index(trained: Trained, index: Index, batch_size: int) -> list[Prediction]:
     """Detections in all images of an index, prepared as in the detector's training."""
-    dataset = DetectionDataset(index, make_transform(trained.config.data.resize, train=False))
+    dataset = dataset_for(trained.model, index, trained.config.data)
     device = next(trained.model.parameters()).device
     return predict_dataset(trained.model, dataset, batch_size=batch_size, device=device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Experiment:
         if self.is_main:
             check_folder(config)
         self.findings: list[Finding] = []
-        self.train_index = self._training_split()
+        self.train_index = self.training_split()
         self.val_index = open_split(config.data, config.data.val, self.findings, class_names=self.class_names)
         self.folder = config.run or Path("runs") / method
         self.best: tuple[list[Prediction], CocoMetrics] | None = None
@@ -94,21 +94,18 @@ class Experiment:
         index: Index | None = None,
         settings: FitConfig | None = None,
         part: str = "",
+        best: str | None = "AP50",
     ) -> FitResult:
         """Train ``model``, with segmentation masks in its targets or without; its weights are the last ones afterwards.
 
         A method that trains in parts says of each what it learns from (otherwise the training split), how (otherwise
-        ``config.fit``) and the name of its folder within the run's. Raises ``DataError`` if ``masks`` are wanted and no
-        object of the data has one.
+        ``config.fit``) and the name of its folder within the run's. ``best`` is the figure that chooses weights. Raises
+        ``DataError`` if ``masks`` are wanted and no object of the data has one.
         """
         config, settings = self.config, settings or self.config.fit
         accumulate = settings.accumulate
-        train = DetectionDataset(
-            self.train_index if index is None else index,
-            make_transform(config.data.resize, train=True),
-            masks=masks,
-            cache=config.data.cache,
-        )
+        learnt = self.train_index if index is None else index
+        train = dataset_for(model, learnt, config.data, train=True, masks=masks)
         if masks and not train.masks:
             raise DataError(
                 f"split '{config.data.train}' of {config.data.path} has no segmentation masks to learn from"
@@ -132,15 +129,15 @@ class Experiment:
             batches,
             settings,
             self.folder / part,
-            evaluate=self._figures,
+            evaluate=self.figures,
+            best=best,
             resume=config.resume,
             metadata=self.metadata(),
         )
 
     def evaluate(self, model: nn.Module) -> tuple[list[Prediction], CocoMetrics]:
         """Predictions for the evaluation split, and COCO's figures of them."""
-        resize = self.config.data.resize
-        val = DetectionDataset(self.val_index, make_transform(resize, train=False))
+        val = dataset_for(model, self.val_index, self.config.data)
         device = next(model.parameters()).device
         predictions = predict_dataset(model, val, batch_size=self.config.fit.batch_size, device=device)
         return predictions, coco_metrics(self.val_index, predictions)
@@ -167,24 +164,35 @@ class Experiment:
             "category_ids": json.dumps(self.train_index.category_ids.tolist()),
         }
 
-    def _training_split(self) -> Index:
-        data = self.config.data
-        index = open_split(data, data.train, self.findings)
-        if data.budget is not None:
-            from boxcycle.data.splits import read_budget
-
-            index = index.subset(read_budget(data.budget, index))
+    def training_split(self) -> Index:
+        """The images to learn from: the annotated ones of the training split, or of its budget."""
+        data, index = self.config.data, self.read_training_split()
         if not index.annotated.any():
             raise DataError(f"split '{data.train}' of {data.path} has no annotated image to learn from")
         return index.subset(index.annotated.nonzero()[0])
 
-    def _figures(self, model: nn.Module) -> dict[str, float]:
+    def read_training_split(self) -> Index:
+        """The training split, or its images that the budget names."""
+        data = self.config.data
+        index = open_split(data, data.train, self.findings)
+        if data.budget is None:
+            return index
+        from boxcycle.data.splits import read_budget
+
+        return index.subset(read_budget(data.budget, index))
+
+    def figures(self, model: nn.Module) -> dict[str, float]:
         """COCO's figures for the engine, which keeps the best weights; here their predictions are kept."""
         found = self.evaluate(model)
         value = found[1].summary["AP50"]
         if not math.isnan(value) and (self.best is None or value > self.best[1].summary["AP50"]):
             self.best = found
         return found[1].summary
+
+    def describe(self) -> str:
+        """What the run learns from, for a sentence."""
+        index = self.train_index
+        return f"{len(index)} images with {len(index.boxes)} boxes of {index.num_classes} classes"
 
     def _settled_config(self) -> str:
         """What `config=` reads to go on with this run, or to run it again."""
@@ -193,12 +201,23 @@ class Experiment:
     def _open_folder(self) -> None:
         self.folder = open_folder(self.method, self.config)
         (self.folder / CONFIG).write_text(self._settled_config(), encoding="utf-8")
-        index = self.train_index
-        images = f"{len(index)} images with {len(index.boxes)} boxes of {index.num_classes} classes"
-        print(f"{self.folder}: learns from {images}")
+        print(f"{self.folder}: learns from {self.describe()}")
         for finding in self.findings:
             if finding.severity == "warning":
                 print(f"  {finding}")
+
+
+def dataset_for(
+    model: nn.Module, index: Index, data: DataConfig, *, train: bool = False, masks: bool = False
+) -> DetectionDataset:
+    """The images of an index, prepared as ``data`` says, with proposals if the model takes them from outside.
+
+    Such a model has a method ``proposals_of(index)``, which gives the regions of each image.
+    """
+    propose: Callable[[Index], Sequence[Any]] | None = getattr(model, "proposals_of", None)
+    proposals = propose(index) if propose else None
+    transform = make_transform(data.resize, train=train)
+    return DetectionDataset(index, transform, masks=masks, cache=train and data.cache, proposals=proposals)
 
 
 def metrics_record(metrics: CocoMetrics) -> dict[str, object]:

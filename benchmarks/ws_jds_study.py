@@ -1,0 +1,234 @@
+"""Do detection and segmentation help each other? Every arm on the same images in the same order, seed by seed.
+
+    python benchmarks/ws_jds_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
+    python benchmarks/ws_jds_study.py table scenes              # prints the figures so far
+    python benchmarks/ws_jds_study.py run scenes --smoke        # every arm for two steps on a few images
+
+Arms are plain WSDDN and the four variants of the paper's Table 1. Training sees tags; boxes and masks only judge:
+CorLoc on the training images, AP50 and mean IoU on the judged split. Two rows of chance stand beside them: a random
+proposal, and the box of the whole image, for each tag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boxcycle.data.config import DataConfig
+from boxcycle.data.index import Index
+from boxcycle.data.loader import make_loader
+from boxcycle.data.read import read_split
+from boxcycle.data.scenes import SceneConfig, make_scenes
+from boxcycle.data.splits import budget
+from boxcycle.data.tags import without_boxes
+from boxcycle.data.transforms import ResizeConfig
+from boxcycle.engine.config import FitConfig
+from boxcycle.engine.fit import fit
+from boxcycle.engine.records import environment
+from boxcycle.evaluation.coco import coco_metrics
+from boxcycle.evaluation.corloc import corloc
+from boxcycle.evaluation.paired import paired_difference
+from boxcycle.evaluation.predictions import Prediction, predict_dataset
+from boxcycle.evaluation.segmentation import has_masks, segmentation_metrics
+from boxcycle.methods.experiment import dataset_for
+from boxcycle.methods.ws_jds.detector import WeakDetector
+from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
+from boxcycle.methods.ws_jds.proposals import ProposalConfig, open_proposals
+from boxcycle.types import Target
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+FIGURES = ("CorLoc", "AP50", "mIoU")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set and how long it is learnt."""
+
+    images: int  # training images of a seed, drawn by boxcycle.data.splits.budget
+    pixels: int  # longer side
+    steps: int  # of 4 images, from ImageNet weights
+    judged: int = 100  # images evaluated
+    sampled: int = 96  # proposals of an image that teach in a step
+    lr: float = 3e-4
+    method: str = "fast"  # of proposals
+
+
+SETTINGS = {
+    "scenes": Setting(images=200, pixels=160, steps=300),
+    "voc20": Setting(images=138, pixels=256, steps=400),
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "WSDDN": {"variant": "parallel", "segmentation": 0.0},
+    "parallel": {"variant": "parallel"},
+    "to segmentation": {"variant": "to_segmentation"},
+    "to detection": {"variant": "to_detection"},
+    "both": {"variant": "both"},
+}
+
+
+def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
+    """Training, validation and test split of a set by name."""
+    if name == "scenes":
+        config = SceneConfig(size=192)
+        path = make_scenes(folder / name, config, {"train": 400, "val": 100, "test": 200})
+        return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
+    lines = (REAL / "coco-mini" / "classes_voc20.txt").read_text(encoding="utf-8").splitlines()
+    kept = [line.strip() for line in lines if line.strip()]
+    train, val = (read_split(REAL / "coco-mini", f"voc20_{split}", keep_classes=kept) for split in ("train", "val"))
+    return train, val, val  # it has no third split: settings are those found on scenes
+
+
+def build_model(arm: str, num_classes: int, setting: Setting, folder: Path, seed: int) -> WeakDetector:
+    """The detector of an arm; the parts that arms share begin with equal weights."""
+    torch.manual_seed(seed)
+    config = WeakDetectorConfig(roi_size=4, sampled=setting.sampled)
+    guidance = GuidanceConfig(**ARMS[arm])
+    after = round(guidance.start * setting.steps)
+    return WeakDetector(num_classes, config, guidance, proposal_config(setting, folder), guided_after=after)
+
+
+def proposal_config(setting: Setting, folder: Path) -> ProposalConfig:
+    return ProposalConfig(method=setting.method, cache=folder / "proposals")
+
+
+def data_config(setting: Setting) -> DataConfig:
+    resize = ResizeConfig(short=setting.pixels, long=setting.pixels)
+    return DataConfig(path=Path(), resize=resize, cache=True)
+
+
+def train(model: WeakDetector, index: Index, setting: Setting, seed: int, threads: int) -> float:
+    """Train a model in place on the tags of an index; returns the seconds of processor time it took."""
+    dataset = dataset_for(model, without_boxes(index), data_config(setting), train=True)
+    config = FitConfig(
+        steps=setting.steps, lr=setting.lr, threads=threads, workers=0, seed=seed, log_every=setting.steps, save_every=0
+    )
+
+    def batches(start: int, *_: int) -> Iterable[tuple[list[Tensor], list[Target]]]:
+        return make_loader(dataset, batch_size=4, steps=setting.steps, seed=seed, start_step=start)
+
+    begun = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(model, batches, config, Path(folder))
+    return time.process_time() - begun
+
+
+def judge(model: WeakDetector, learnt: Index, judged: Index, setting: Setting) -> dict[str, float]:
+    """CorLoc on the images learnt from, AP50 and mean IoU on those judged, in percent."""
+    data = data_config(setting)
+    found = predict_dataset(model, dataset_for(model, learnt, data))
+    others = dataset_for(model, judged, data)
+    figures = {
+        "CorLoc": corloc(learnt, found).mean,
+        "AP50": coco_metrics(judged, predict_dataset(model, others)).summary["AP50"],
+    }
+    if model.segmenter is not None and has_masks(judged):
+        figures["mIoU"] = segmentation_metrics(model, others).mean
+    return figures
+
+
+def chance(index: Index, setting: Setting, folder: Path, seed: int) -> dict[str, float]:
+    """CorLoc of a random proposal for each tag (mean of 20 draws), and of the whole image."""
+    proposals = open_proposals(index, proposal_config(setting, folder))
+    rng = np.random.default_rng(seed)
+
+    def guess(draw: bool) -> list[Prediction]:
+        found = []
+        for i in range(len(index)):
+            tags, boxes = index.tags_of(i), proposals[i]
+            rows = rng.integers(len(boxes), size=len(tags)) if draw else np.zeros(len(tags), dtype=int)
+            found.append(Prediction(int(index.image_ids[i]), boxes[rows], tags, np.ones(len(tags), dtype=np.float32)))
+        return found
+
+    draws = [corloc(index, guess(True)).mean for _ in range(20)]
+    return {"random proposal": float(np.mean(draws)), "whole image": corloc(index, guess(False)).mean}
+
+
+def run_seed(
+    arms: Sequence[str], pool: Index, judged: Index, setting: Setting, seed: int, options: argparse.Namespace
+) -> Iterable[dict[str, Any]]:
+    """Train and judge arms of one seed, all on the same images."""
+    index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
+    judged = judged.subset(range(min(len(judged), setting.judged)))
+    by_chance = chance(index, setting, options.out, seed)
+    for arm in arms:
+        model = build_model(arm, index.num_classes, setting, options.out, seed)
+        seconds = train(model, index, setting, seed, options.threads)
+        figures = judge(model, index, judged, setting)
+        yield {"arm": arm, "seed": seed, "seconds": round(seconds, 1), "figures": figures, "chance": by_chance}
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Means, and paired differences to WSDDN with their 95 % interval."""
+    print("| arm | seeds | " + " | ".join(FIGURES) + " | CorLoc - WSDDN (95 %) | AP50 - WSDDN (95 %) | CPU s a run |")
+    print("|" + "---|" * (len(FIGURES) + 5))
+    for arm in ARMS:
+        mine = {row["seed"]: row for row in rows if row["arm"] == arm}
+        if not mine:
+            continue
+        cells = [arm, str(len(mine))]
+        for name in FIGURES:
+            values = [row["figures"][name] for row in mine.values() if name in row["figures"]]
+            cells.append(f"{np.mean(values):.1f}" if values else "")
+        for name in ("CorLoc", "AP50"):
+            base = {row["seed"]: row["figures"][name] for row in rows if row["arm"] == "WSDDN"}
+            seeds = sorted(set(mine) & set(base))
+            pairs = [[mine[seed]["figures"][name] for seed in seeds], [base[seed] for seed in seeds]]
+            cells.append(str(paired_difference(*pairs)) if seeds and arm != "WSDDN" else "")
+        cells.append(f"{np.mean([row['seconds'] for row in mine.values()]):.0f}")
+        print("| " + " | ".join(cells) + " |")
+    for name in ("random proposal", "whole image"):
+        values = list({row["seed"]: row["chance"][name] for row in rows}.values())
+        if values:
+            print(f"| chance: {name} | {len(values)} | {np.mean(values):.1f} | | | | | |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    for name in ("images", "pixels", "steps", "judged", "sampled"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    parser.add_argument("--smoke", action="store_true", help="every arm for two steps, one seed: does it run?")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/ws-jds-study"))
+    options = parser.parse_args()
+    given = {name: getattr(options, name) for name in ("images", "pixels", "steps", "judged", "sampled")}
+    setting = replace(SETTINGS[options.data], **{name: value for name, value in given.items() if value is not None})
+    if options.smoke:
+        setting, options.seeds = replace(setting, images=16, pixels=64, steps=2, judged=6, sampled=16), 1
+    results = options.out / "results.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
+    mine = [row for row in known if {name: row[name] for name in about} == about]
+    if options.job == "run":
+        data = open_data(options.data, options.out)
+        done = {(row["arm"], row["seed"]) for row in mine}
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            missing = [arm for arm in options.arms if (arm, seed) not in done]
+            if not missing:
+                continue
+            for row in run_seed(missing, data[0], data[1 if options.split == "val" else 2], setting, seed, options):
+                mine.append(about | row)
+                with results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(mine[-1]) + "\n")
+    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
+    print_table(mine)
+
+
+if __name__ == "__main__":
+    main()
