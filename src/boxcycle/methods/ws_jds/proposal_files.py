@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
@@ -55,15 +57,10 @@ def _of_folder(path: Path, names: list[str]) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise ValueError(f"{path} needs SciPy to be read; install it: pip install 'boxcycle[proposals]'") from None
+    if not path.is_file():
+        raise DataError(f"proposals {path} do not exist")
     try:
         content: dict[str, Any] = loadmat(path)
-    except FileNotFoundError:
-        raise DataError(f"proposals {path} do not exist") from None
     except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:  # the fourth: MATLAB 7.3
         raise DataError(f"{path} is no MATLAB file that can be read (up to version 7): {error}") from None
     return content
