@@ -49,7 +49,8 @@ def build(seed: int = 0) -> MultiTaskDetector:
     torch.manual_seed(seed)
     regions = RegionConfig(sampled=8)
     config = DetectorConfig(anchor_sizes=(16, 32), proposals=20, roi_size=4, rpn_sampled=32, regions=regions)
-    return MultiTaskDetector(FasterRCNN(3, config, backbone=TinyBackbone()), TaskConfig(windows=8, refined=4))
+    tasks = TaskConfig(windows=8, refined=4, stop_gradient=False, foreground=1.0)  # all of them, as the paper
+    return MultiTaskDetector(FasterRCNN(3, config, backbone=TinyBackbone()), tasks)
 
 
 def sample(position: int, *, empty: bool) -> tuple[Tensor, Target]:

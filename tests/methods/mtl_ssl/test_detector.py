@@ -14,15 +14,17 @@ from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
 SMALL = {"windows": 8, "refined": 4}
+JOINT = {"stop_gradient": False, "foreground": 1.0}
 FORMS = ["region", "dense", "shared"]  # of the tasks' heads
 
 
 def build(tiny: str, **tasks: object) -> MultiTaskDetector:
+    """The paper's form: all tasks, and they teach the shared features."""
     torch.manual_seed(0)
     config = DetectorConfig(
         backbone=tiny, weights="none", proposals=20, regions=RegionConfig(sampled=16, score_threshold=0.0)
     )
-    return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**{**SMALL, **tasks}))
+    return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**{**SMALL, **JOINT, **tasks}))
 
 
 def image(seed: int) -> Tensor:

@@ -16,12 +16,15 @@ from boxcycle.models.rfcn import RFCN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
 
+# the paper's form: all tasks, and they teach the shared features
+SETTINGS = {"windows": 8, "refined": 4, "stop_gradient": False, "foreground": 1.0}
+
 
 def build(tiny: str, **tasks: object) -> MultiTaskDetector:
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, score_threshold=0.0)
     config = DetectorConfig(name="rfcn", backbone=tiny, weights="none", proposals=20, regions=regions)
-    return MultiTaskDetector(RFCN(3, config), TaskConfig(**{"windows": 8, "refined": 4, **tasks}))
+    return MultiTaskDetector(RFCN(3, config), TaskConfig(**{**SETTINGS, **tasks}))
 
 
 def image(seed: int) -> Tensor:

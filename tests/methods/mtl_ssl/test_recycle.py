@@ -28,7 +28,7 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.torchvision_stages import Pyramid, PyramidRegionHead, Sampled
 
-SMALL = {"windows": 8, "refined": 4}
+SMALL = {"windows": 8, "refined": 4, "foreground": 1.0}
 CHANNELS = 8
 KINDS = {"faster": detection.FasterRCNN, "mask": detection.MaskRCNN, "keypoint": detection.KeypointRCNN}
 Sample = dict[str, Tensor]
@@ -133,7 +133,7 @@ def test_stopped_tasks_leave_the_detector_exactly_as_plain_training_does(kind: s
 
 def test_tasks_that_are_not_stopped_teach_the_detector() -> None:
     images, targets = samples()
-    model = boxcycle.recycle(tiny_detector(), **SMALL)
+    model = boxcycle.recycle(tiny_detector(), stop_gradient=False, **SMALL)
     for name in ("multi_object", "closeness", "foreground"):
         model.zero_grad()
         model.train()(images, targets)[f"loss_{name}"].backward()
@@ -210,7 +210,7 @@ def test_losses_are_torchvisions_and_ours_multiplied_by_their_weights() -> None:
     found = {}
     for factor in (1.0, 0.25):
         weights = {"multi_object": factor, "closeness": factor, "foreground": factor, "refinement": factor}
-        model = boxcycle.recycle(tiny_detector(), **weights, **SMALL).train()
+        model = boxcycle.recycle(tiny_detector(), **(SMALL | weights)).train()
         torch.manual_seed(1)
         found[factor] = model(images, targets)
     torchvisions = ["loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"]
@@ -225,7 +225,7 @@ def test_losses_are_torchvisions_and_ours_multiplied_by_their_weights() -> None:
 @pytest.mark.parametrize("off", ["multi_object", "closeness", "foreground", "refinement"])
 def test_a_task_of_weight_zero_is_not_there(off: str) -> None:
     images, targets = samples()
-    model = boxcycle.recycle(tiny_detector(), **{off: 0.0}, **SMALL)
+    model = boxcycle.recycle(tiny_detector(), **(SMALL | {off: 0.0}))
     assert f"loss_{off}" not in model.train()(images, targets)
     model.eval()(images)
 
@@ -317,7 +317,7 @@ def test_a_pyramid_without_gradient() -> None:
 
 def test_the_foreground_task_teaches_every_level_that_regions_are_pooled_from() -> None:
     images, targets = samples()
-    model = boxcycle.recycle(tiny_detector(), **SMALL).train()
+    model = boxcycle.recycle(tiny_detector(), stop_gradient=False, **SMALL).train()
     model(images, targets)["loss_foreground"].backward()
     for block in model.detector.backbone.fpn.layer_blocks:
         assert block[0].weight.grad.abs().sum() > 0

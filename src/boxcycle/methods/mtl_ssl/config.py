@@ -8,15 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TaskConfig(BaseModel):
-    """The auxiliary tasks: their weights in the loss (0 switches a task off) and the choices that the paper leaves
-    open.
+    """The auxiliary tasks: their weights in the loss (0: off), and the choices that the paper leaves open.
+
+    The defaults are the form that measured best in docs/reproduce/mtl-ssl.md: the tasks learn from the shared features
+    without changing them, so that the detector is the plain one, and the refinement adds what they know. The paper's
+    joint form is ``stop_gradient=false`` with the paper's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     multi_object: float = Field(1.0, ge=0, description="weight of task 1, lambda_m of Eq. 3")
     closeness: float = Field(0.3, ge=0, description="weight of task 2, lambda_c of Eq. 3")
-    foreground: float = Field(1.0, ge=0, description="weight of task 3, lambda_f of Eq. 3")
+    foreground: float = Field(
+        0.0,
+        ge=0,
+        description="weight of task 3, lambda_f of Eq. 3 (the paper: 1); it serves the shared features alone, so "
+        "without stop_gradient=false it is of no use",
+    )
     edges: float = Field(
         0.0, ge=0, description="weight of an experiment: how far are a box's edges from the cells inside it? (0: off)"
     )
@@ -42,7 +50,8 @@ class TaskConfig(BaseModel):
         description="prediction refines proposals of which some class has this probability; 0: all (the paper)",
     )
     stop_gradient: bool = Field(
-        False, description='the tasks do not teach the shared features (Table 6, "+Refinement")'
+        True,
+        description='the tasks do not teach the shared features (Table 6, "+Refinement"); false: they do (the paper)',
     )
     square_root: bool = Field(
         True, description="multi-object labels by square roots of areas (Algorithm 1); false: by areas"
