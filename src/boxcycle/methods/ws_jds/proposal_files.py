@@ -60,10 +60,10 @@ def _load(path: Path) -> dict[str, Any]:
         from scipy.io.matlab import MatReadError
     except ImportError:
         raise ValueError(f"{path} needs SciPy to be read; install it: pip install 'boxcycle[proposals]'") from None
+    if not path.is_file():
+        raise DataError(f"proposals {path} do not exist")
     try:
         content: dict[str, Any] = loadmat(path)
-    except FileNotFoundError:
-        raise DataError(f"proposals {path} do not exist") from None
     except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:  # the fourth: MATLAB 7.3
         raise DataError(f"{path} is no MATLAB file that can be read (up to version 7): {error}") from None
     return content
