@@ -1,11 +1,15 @@
 """CorLoc by hand: hits, misses, difficult boxes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from boxcycle.data.index import Index
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction
-from conftest import MakeIndex
+
+MakeIndex = Callable[..., Index]
 
 GT = {
     "im1": {"cat": [[10, 10, 59, 59]], "dog": [[100, 20, 149, 99]]},

@@ -9,7 +9,8 @@ from torch import Tensor
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.types import Target
 
-from .conftest import MakeDetector, draw_proposals, picture, tagged
+from .conftest import MakeDetector
+from .inputs import draw_proposals, picture, tagged
 
 VARIANTS = ("parallel", "to_segmentation", "to_detection", "both")
 
