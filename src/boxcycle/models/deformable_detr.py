@@ -16,6 +16,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from boxcycle.models.backbone import build_backbone
 from boxcycle.models.batch import pad_images
 from boxcycle.models.deformable_attention import Levels
+from boxcycle.models.detector import Detector
 from boxcycle.models.detr_layers import Drop, ImageDropout
 from boxcycle.models.detr_losses import SetLossConfig, Wanted, foreground_probs, match_sets, set_losses, wanted_of
 from boxcycle.models.detr_transformer import DetrOutput, DetrTransformer
@@ -66,15 +67,12 @@ class DetrConfig(BaseModel):
         return self
 
 
-class DeformableDETR(nn.Module):
+class DeformableDETR(Detector):
     """Deformable DETR for K classes, its losses and its detections.
 
     Losses "class", "box" and "giou" are of the last layer, "aux_..." the sums over those before, "proposal_..." of the
     first stage of two.
     """
-
-    loss_weights: dict[str, float]
-    watched: dict[str, Tensor]
 
     def __init__(self, num_classes: int, config: DetrConfig | None = None) -> None:
         super().__init__()
@@ -101,16 +99,6 @@ class DeformableDETR(nn.Module):
         parts = ["", *["aux_"] * (config.decoder_layers > 1), *["proposal_"] * config.two_stage]
         self.loss_weights = {part + name: weight for part in parts for name, weight in weights.items()}
         self.watched = {}
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """:meth:`losses` in training, :meth:`predict` in evaluation."""
-        if not self.training:
-            return self.predict(images)
-        if targets is None:
-            raise ValueError("a detector in training mode needs targets; call predict(images), or eval() first")
-        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """The unweighted losses of a batch, keys as :attr:`loss_weights`.

@@ -20,6 +20,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from boxcycle.models.backbone import Backbone
 from boxcycle.models.batch import pad_images
+from boxcycle.models.detector import Detector
 from boxcycle.models.proposals import RegionProposer
 from boxcycle.ops.matching import assign, sample_balanced
 from boxcycle.ops.randomness import image_generator
@@ -64,7 +65,7 @@ class RoIs(NamedTuple):
     share: Tensor
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(Detector):
     """Region proposals, then a class and a box for each. Subclasses say what the region head is.
 
     ``head(maps, boxes)`` takes the feature maps and a list of boxes [R_i, 4] (image frame) and gives class logits [R,
@@ -72,9 +73,6 @@ class TwoStageDetector(nn.Module):
     method may take apart: ``prepare(maps)`` is what all regions share, ``classify(prepared, boxes)`` the rest. A copy
     of it (``copy.deepcopy``) classifies other windows of the same maps.
     """
-
-    loss_weights: dict[str, float]
-    watched: dict[str, Tensor]
 
     def __init__(
         self, backbone: Backbone, proposer: RegionProposer, head: nn.Module, num_classes: int, config: RegionConfig
@@ -85,16 +83,6 @@ class TwoStageDetector(nn.Module):
         self.coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))  # Faster R-CNN's box code
         self.loss_weights = {"rpn_objectness": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0}
         self.watched = {}
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """:meth:`losses` in training, :meth:`predict` in evaluation: what process wrappers and exporters call."""
-        if not self.training:
-            return self.predict(images)
-        if targets is None:
-            raise ValueError("a detector in training mode needs targets; call predict(images), or eval() first")
-        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """The unweighted losses of a batch, keys as :attr:`loss_weights`.

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.tasks import Tasks
+from boxcycle.models.detector import Detector
 from boxcycle.models.two_stage import TwoStageDetector
 from boxcycle.types import Detections, Target
 
 
-class MultiTaskDetector(Tasks):
+class MultiTaskDetector(Tasks, Detector):
     """MTL-SSL on any of the package's two-stage detectors. [MTL-SSL Eq. 3] [MTL-SSL Eq. 4]
 
     Build it from a pretrained backbone or from a trained detector: the tasks' heads copy the detector's.
@@ -25,16 +26,6 @@ class MultiTaskDetector(Tasks):
         head: Any = detector.head
         super().__init__(detector, head.region, detector.backbone.trunk_channels, detector.num_classes, config)
         self.loss_weights = detector.loss_weights | self.loss_weights
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """:meth:`losses` in training, :meth:`predict` in evaluation."""
-        if not self.training:
-            return self.predict(images)
-        if targets is None:
-            raise ValueError("a detector in training mode needs targets; call predict(images), or eval() first")
-        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """The detector's losses and those of the tasks, keys as :attr:`loss_weights`.
