@@ -1,1 +1,3 @@
-"""JoinDet: Wang et al., "Joint Object Detection Pretraining", NeurIPS 2022: the priors that it learns from."""
+"""JoinDet: Wang et al., "Unsupervised Object Detection Pretraining with Joint Object Priors Generation and Detector
+Learning", NeurIPS 2022. The priors that it learns from; the pretraining itself is not here yet.
+"""

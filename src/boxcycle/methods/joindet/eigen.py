@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import lapack
 from torch import Tensor
 
 EPS = 1e-5  # weight of the edges that are cut: TokenCut's released code
@@ -102,9 +102,9 @@ def second_eigenvectors(graph: Tensor, degree: Tensor) -> tuple[Tensor, Tensor]:
     search = _Search(graph, root, degree.sqrt())
     for step in range(search.limit):
         search.step(step)
-        if (step % EVERY == EVERY - 1 or step == search.limit - 1 or search.exhausted) and search.settle(step + 1):
+        if (step % EVERY == EVERY - 1 or step == search.limit - 1) and search.settle(step + 1):
             break
-    for row in (~search.done).nonzero().flatten().tolist():
+    for row in (row for row, done in enumerate(search.done) if not done):
         search.vectors[row], search.values[row] = _dense(graph[row], root[row])
     return root * search.vectors, 1 - search.values
 
@@ -123,50 +123,57 @@ class _Search:
         self.basis = graph.new_zeros(len(graph), self.limit + 2, count)
         self.basis[:, 0] = _unit(first)
         start = torch.randn(count, generator=torch.Generator().manual_seed(0)).to(graph) * (root > 0)
-        self.basis[:, 1] = _unit(self._orthogonal(start, 1))
+        self.basis[:, 1] = _unit(self._orthogonal(start.expand(len(graph), -1), 1)[0])
         self.diagonal, self.beside = graph.new_zeros(2, len(graph), self.limit)
-        self.done = torch.zeros(len(graph), dtype=torch.bool, device=graph.device)
-        self.exhausted = False  # an image's Krylov space came to its end in this step
+        self.done = [False] * len(graph)
         self.vectors, self.values = torch.zeros_like(root), torch.zeros_like(root[:, 0])
 
     def step(self, number: int) -> None:
-        """Add one Krylov vector."""
+        """Add one Krylov vector, 0 where there is none any more."""
         current = self.basis[:, number + 1]
         product = self.root * _products(self.graph, self.root * current)
-        self.diagonal[:, number] = torch.linalg.vecdot(product, current)
-        rest = self._orthogonal(product, number + 2)
-        self.beside[:, number] = rest.norm(dim=1)
-        self.exhausted = bool(((self.beside[:, number] < INVARIANT) & ~self.done).any())
-        self.basis[:, number + 2] = _unit(rest)
+        rest, parts = self._orthogonal(product, number + 2)
+        length = torch.linalg.vector_norm(rest, dim=1)
+        self.diagonal[:, number], self.beside[:, number] = parts[:, -1], length
+        # rounding alone would come back as a vector that is not orthogonal to the others
+        self.basis[:, number + 2] = rest * torch.where(length > INVARIANT, 1 / length, 0.0)[:, None]
 
     def settle(self, size: int) -> bool:
         """Solve the small problem of ``size`` steps; keep what is good enough; whether all images are done."""
-        diagonal, beside = (one[:, :size].double().cpu().numpy() for one in (self.diagonal, self.beside))
-        for row in (~self.done).nonzero().flatten().tolist():
-            # scipy's, since torch's solver takes milliseconds for a matrix of 10 x 10
-            values, vectors = eigh_tridiagonal(diagonal[row], beside[row, :-1])
-            gap = values[-1] - values[-2] if size > 1 else 1.0
+        diagonals, besides = (one[:, :size].double().cpu().numpy() for one in (self.diagonal, self.beside))
+        for row, (diagonal, beside) in enumerate(zip(diagonals, besides, strict=True)):
+            if self.done[row]:
+                continue
+            ended = (beside < INVARIANT).nonzero()[0]
+            count = int(ended[0]) + 1 if len(ended) else size
+            # LAPACK itself, since torch's solver takes milliseconds for a matrix of 10 x 10
+            values, vectors, _ = lapack.dstev(diagonal[:count], beside[: max(count - 1, 1)])
+            gap = values[-1] - values[-2] if count > 1 else 1.0
             # the angle to the eigenvector is at most residual / gap (Davis and Kahan)
             enough = RESIDUAL * min(max(gap / 0.01, 0.1), 1.0)
-            last = beside[row, -1]
-            if last * abs(vectors[-1, -1]) < enough or last < INVARIANT:
+            if len(ended) or beside[-1] * abs(vectors[-1, -1]) < enough:
                 weights = torch.from_numpy(vectors[:, -1]).to(self.basis)
-                self.vectors[row], self.values[row] = weights @ self.basis[row, 1 : size + 1], float(values[-1])
+                self.vectors[row], self.values[row] = weights @ self.basis[row, 1 : count + 1], float(values[-1])
                 self.done[row] = True
-        return bool(self.done.all())
+        return all(self.done)
 
-    def _orthogonal(self, vectors: Tensor, size: int) -> Tensor:
-        """Vectors [B, N] without their parts along the first ``size`` of the basis; done twice, for float32."""
-        basis, vectors = self.basis[:, :size], vectors.expand(len(self.basis), -1)[..., None]
-        for _ in range(2):
-            vectors = torch.baddbmm(vectors, basis.transpose(1, 2), torch.bmm(basis, vectors), alpha=-1)
-        return vectors[..., 0]
+    def _orthogonal(self, vectors: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Vectors [B, N] without their parts along the first ``size`` of the basis, and these parts [B, size].
+
+        Done twice: once is not enough in float32.
+        """
+        basis, rest = self.basis[:, :size], vectors[..., None]
+        across = basis.transpose(1, 2)
+        parts = torch.bmm(basis, rest)
+        rest = torch.baddbmm(rest, across, parts, alpha=-1)
+        rest = torch.baddbmm(rest, across, torch.bmm(basis, rest), alpha=-1)
+        return rest[..., 0], parts[..., 0]
 
 
 def _products(graph: Tensor, vectors: Tensor) -> Tensor:
     """Matrix times vector for each image. Shapes: graph [B, N, N], vectors [B, N]."""
     if graph.device.type == "cpu":  # where bmm does not notice that it multiplies vectors
-        return torch.stack([torch.mv(weights, vector) for weights, vector in zip(graph, vectors, strict=True)])
+        return torch.stack([torch.mv(graph[row], vectors[row]) for row in range(len(graph))])
     return torch.bmm(graph, vectors[..., None])[..., 0]
 
 
