@@ -72,7 +72,8 @@ def to_svg(figure: Figure) -> str:
 
 def loss_curves(rows: Rows) -> dict[str, str]:
     """By caption: the total loss, its parts, and the accuracies that were watched, each smoothed."""
-    names = [name for name in _names(rows) if name not in RATES + COCO]
+    # with fit.clip=group each group has a gradient norm of its own
+    names = [name for name in _names(rows) if name not in RATES + COCO and not name.startswith("grad_norm_")]
     parts = [name for name in names if name != "loss" and not name.endswith("accuracy")]
     charts = {
         "Loss": [name for name in names if name == "loss"],
