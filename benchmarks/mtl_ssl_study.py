@@ -68,8 +68,25 @@ SETTINGS = {
     "scenes": Setting(images=16, pixels=256, first_steps=0, steps=400, longer=500, batch=2, tasks=LIGHT),
     "bccd": Setting(images=10, pixels=256, first_steps=0, steps=400, longer=500, batch=2, tasks=LIGHT),
     "voc20": Setting(images=100, pixels=256, first_steps=0, steps=600, longer=750, batch=2, tasks=LIGHT),
+    "coco-super": Setting(images=100, pixels=256, first_steps=0, steps=2000, longer=2500, batch=2, tasks=LIGHT),
+    "scenes-long": Setting(images=25, pixels=256, first_steps=0, steps=600, longer=750, tasks=LIGHT),
     "scenes-many": Setting(images=200, pixels=256, first_steps=0, steps=300, longer=375, tasks=PAPER),
     "scenes-hard": Setting(images=200, pixels=256, first_steps=400, steps=200, longer=250, lr=5e-4, tasks=PAPER),
+}
+# COCO's super-classes: the first and the last class of each in the order of its 80 classes
+SUPER_CLASSES = {
+    "person": ("person", "person"),
+    "vehicle": ("bicycle", "boat"),
+    "outdoor": ("traffic light", "bench"),
+    "animal": ("bird", "giraffe"),
+    "accessory": ("backpack", "suitcase"),
+    "sports": ("frisbee", "tennis racket"),
+    "kitchen": ("bottle", "bowl"),
+    "food": ("banana", "cake"),
+    "furniture": ("chair", "toilet"),
+    "electronic": ("tv", "cell phone"),
+    "appliance": ("microwave", "refrigerator"),
+    "indoor": ("book", "toothbrush"),
 }
 JOINT: dict[str, Any] = {"stop_gradient": False}  # the tasks teach the shared features
 # one entry a training run; each gives "<name>" and, where it refines, "<name>, refined"
@@ -95,10 +112,32 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
         return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
     if name == "bccd":
         return tuple(read_split(REAL / "bccd", split) for split in ("train", "val", "test"))  # type: ignore[return-value]
-    classes = (REAL / "coco-mini" / "classes_voc20.txt").read_text(encoding="utf-8").split("\n")
-    kept = [line.strip() for line in classes if line.strip()]
+    if name == "coco-super":
+        train, test = (merge_classes(read_split(REAL / "coco-mini", split)) for split in ("train", "val"))
+        return train.subset(range(140)), train.subset(range(140, len(train))), test
+    kept = class_list("classes_voc20.txt")
     train, val = (read_split(REAL / "coco-mini", f"voc20_{split}", keep_classes=kept) for split in ("train", "val"))
     return train, val, val  # it has no third split: settings are those found on scenes
+
+
+def class_list(file: str) -> list[str]:
+    lines = (REAL / "coco-mini" / file).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def merge_classes(index: Index) -> Index:
+    """The same boxes, each with its COCO super-class."""
+    names = class_list("classes.txt")
+    spans = [(names.index(first), names.index(last)) for first, last in SUPER_CLASSES.values()]
+    merged = {name: k for k, (a, b) in enumerate(spans, start=1) for name in names[a : b + 1]}
+    new_label = np.array([0, *(merged[name] for name in index.class_names)])
+    return replace(
+        index,
+        class_names=tuple(SUPER_CLASSES),
+        category_ids=np.arange(1, len(SUPER_CLASSES) + 1),
+        labels=new_label[index.labels],
+        tags=new_label[index.tags],
+    )
 
 
 def build_detector(num_classes: int) -> FasterRCNN:

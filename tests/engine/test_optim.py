@@ -99,6 +99,12 @@ def test_clipping_by_hand(how, scales):
     assert {name: float(norm) for name, norm in norms.items()} == pytest.approx(wanted.get(how, {}))
 
 
+def test_one_group_is_all_together():
+    _, params = groups_with_gradients(*GRADIENTS)
+    norms = clip_gradients([{"name": "model", "params": params}], "group", 10.0)
+    assert {name: float(norm) for name, norm in norms.items()} == pytest.approx({"grad_norm": 2669.25**0.5})
+
+
 def test_clipping_each_tensor_is_tensorflows_clip_by_norm():
     generator = torch.Generator().manual_seed(0)
     gradients = [(torch.randn(7, generator=generator) * scale).tolist() for scale in (0.01, 1, 100, 1e4)]

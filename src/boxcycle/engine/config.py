@@ -29,8 +29,9 @@ class FitConfig(BaseModel):
     milestones: tuple[int, ...] = Field((), description="steps at which the schedule 'steps' multiplies by gamma")
     gamma: float = Field(0.1, gt=0, description="factor at each milestone")
     clip: Literal["none", "global", "group", "parameter"] = Field(
-        "global",
-        description="whose gradient norm is clipped: nobody's, all together, each parameter group, each tensor",
+        "group",
+        description="whose gradient norm is clipped: nobody's, all together, each parameter group "
+        "(so that auxiliary heads cannot take the detector's share), each tensor",
     )
     clip_norm: float = Field(10.0, gt=0, description="largest gradient norm (L2)")
     ema: float = Field(0.0, ge=0, lt=1, description="decay a step of the averaged weights; 0: no averaging")

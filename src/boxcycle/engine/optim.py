@@ -52,7 +52,7 @@ def clip_gradients(groups: list[dict[str, Any]], how: str, max_norm: float) -> d
     ``global``: all parameters together. ``group``: each group apart, so that auxiliary heads cannot take the detector's
     share. ``parameter``: each tensor apart, as the released code of MTL-SSL does; norms are too many to log.
     """
-    if how == "global":
+    if how == "global" or (how == "group" and len(groups) == 1):
         every = [parameter for group in groups for parameter in group["params"]]
         return {"grad_norm": nn.utils.clip_grad_norm_(every, max_norm)}
     if how == "group":

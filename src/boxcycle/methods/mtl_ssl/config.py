@@ -11,8 +11,8 @@ class TaskConfig(BaseModel):
     """The auxiliary tasks: their weights in the loss (0: off), and the choices that the paper leaves open.
 
     The defaults are the form that measured best in docs/reproduce/mtl-ssl.md: the tasks learn from the shared features
-    and leave them as they are (with ``fit.clip=group`` the detector is exactly the plain one), and the refinement adds
-    what they know. The paper's joint form is ``stop_gradient=false`` with the paper's weights.
+    and leave them as they are (while ``fit.clip=group``, the detector is exactly the plain one), and the refinement
+    adds what they know. The paper's joint form is ``stop_gradient=false`` with the paper's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
