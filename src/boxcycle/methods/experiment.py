@@ -24,6 +24,7 @@ from boxcycle.engine.checkpoint import load_weights
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
+from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.methods.run_folder import CONFIG, check_folder, is_main_process, open_folder, weights_file
 from boxcycle.models.config import DetectorConfig
@@ -224,6 +225,13 @@ def metrics_record(metrics: CocoMetrics) -> dict[str, object]:
     """The figures as they stand in ``eval.json``; a figure without ground truth is null."""
     per_class = [none_for_nan(row._asdict()) for row in metrics.per_class]
     return {"summary": none_for_nan(metrics.summary), "per_class": per_class, "warnings": list(metrics.warnings)}
+
+
+def corloc_record(index: Index, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """CorLoc as it stands in ``eval.json``, with both policies of difficult boxes."""
+    found = corloc(index, predictions)
+    figures = {"mean": found.mean, "mean_without_difficult": corloc(index, predictions, difficult="skip").mean}
+    return none_for_nan(figures) | {"per_class": none_for_nan(found.per_class)}
 
 
 def none_for_nan(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from boxcycle.evaluation.segmentation import has_masks, segmentation_metrics
 from boxcycle.methods.experiment import (
     Experiment,
     RunConfig,
+    corloc_record,
     dataset_for,
     load_detector_weights,
     metrics_record,
@@ -115,13 +116,6 @@ def train(config: Config) -> Path:
     experiment.fit(model, best=None)
     experiment.finish(model)
     return experiment.folder
-
-
-def corloc_record(index: Index, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """CorLoc as it stands in ``eval.json``, with both policies of difficult boxes."""
-    found = corloc(index, predictions)
-    figures = {"mean": found.mean, "mean_without_difficult": corloc(index, predictions, difficult="skip").mean}
-    return none_for_nan(figures) | {"per_class": none_for_nan(found.per_class)}
 
 
 def _summary(record: dict[str, Any], split: str) -> str:
