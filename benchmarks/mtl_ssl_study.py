@@ -59,6 +59,7 @@ class Setting:
     batch: int = 4
     judged: int = 100  # images evaluated
     lr: float = 1e-3
+    frozen: int | None = None  # stages of the trunk that keep their ImageNet weights; None: the default
     tasks: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,9 +141,11 @@ def merge_classes(index: Index) -> Index:
     )
 
 
-def build_detector(num_classes: int) -> FasterRCNN:
+def build_detector(num_classes: int, setting: Setting) -> FasterRCNN:
     """The plain detector of every arm, its backbone from ImageNet."""
-    config = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))
+    config = DetectorConfig(
+        anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32), frozen=setting.frozen
+    )
     return FasterRCNN(num_classes, config)
 
 
@@ -173,7 +176,7 @@ def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: in
 def first_weights(index: Index, setting: Setting, seed: int, threads: int) -> dict[str, Tensor]:
     """The plain detector after its first steps: where every arm of the seed starts."""
     torch.manual_seed(seed)
-    detector = build_detector(index.num_classes)
+    detector = build_detector(index.num_classes, setting)
     if setting.first_steps:
         train(detector, index, setting, setting.first_steps, 1000 + seed, threads)
     return {name: value.clone() for name, value in detector.state_dict().items()}
@@ -199,7 +202,7 @@ def run_one(
     run: str, first: dict[str, Tensor], index: Index, judged: Index, setting: Setting, seed: int, threads: int
 ) -> dict[str, Any]:
     """Train one run of one seed and judge it with and without refinement."""
-    detector = build_detector(index.num_classes)
+    detector = build_detector(index.num_classes, setting)
     detector.load_state_dict(first)
     if run == LONGER:
         seconds = train(detector, index, setting, setting.longer, seed, threads)
@@ -254,7 +257,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=[*RUNS, LONGER], choices=[*RUNS, LONGER])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch"):
+    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch", "frozen"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
     parser.add_argument(
         "--tasks", type=json.loads, default={}, help="settings of all runs, such as '{\"multi_object\": 0.1}'"
@@ -264,7 +267,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {
         name: getattr(options, name)
-        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch")
+        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "frozen")
         if getattr(options, name) is not None
     }
     setting = replace(SETTINGS[options.data], **changes)
