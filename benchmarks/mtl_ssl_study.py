@@ -40,8 +40,8 @@ from boxcycle.evaluation.predictions import predict_dataset
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.config import DetectorConfig
-from boxcycle.models.faster_rcnn import FasterRCNN
-from boxcycle.models.two_stage import RegionConfig
+from boxcycle.models.detectors import build_detector
+from boxcycle.models.two_stage import RegionConfig, TwoStageDetector
 from boxcycle.types import Target
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -59,8 +59,8 @@ class Setting:
     batch: int = 4
     judged: int = 100  # images evaluated
     lr: float = 1e-3
-    frozen: int | None = None  # stages of the trunk that keep their ImageNet weights; None: the default
-    tasks: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, Any] = field(default_factory=dict)  # settings of TaskConfig, for all runs
+    detector: dict[str, Any] = field(default_factory=dict)  # settings of DetectorConfig, for all runs
 
 
 PAPER = {"multi_object": 1.0, "closeness": 0.3, "foreground": 1.0}
@@ -141,12 +141,10 @@ def merge_classes(index: Index) -> Index:
     )
 
 
-def build_detector(num_classes: int, setting: Setting) -> FasterRCNN:
-    """The plain detector of every arm, its backbone from ImageNet."""
-    config = DetectorConfig(
-        anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32), frozen=setting.frozen
-    )
-    return FasterRCNN(num_classes, config)
+def plain_detector(num_classes: int, setting: Setting) -> TwoStageDetector:
+    """The plain detector of every arm, its backbone from ImageNet unless the setting has another."""
+    small = {"anchor_sizes": (16, 32, 64, 128), "roi_size": 4, "regions": RegionConfig(sampled=32)}
+    return build_detector(num_classes, DetectorConfig(**(small | setting.detector)))
 
 
 def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: int, threads: int) -> float:
@@ -176,7 +174,7 @@ def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: in
 def first_weights(index: Index, setting: Setting, seed: int, threads: int) -> dict[str, Tensor]:
     """The plain detector after its first steps: where every arm of the seed starts."""
     torch.manual_seed(seed)
-    detector = build_detector(index.num_classes, setting)
+    detector = plain_detector(index.num_classes, setting)
     if setting.first_steps:
         train(detector, index, setting, setting.first_steps, 1000 + seed, threads)
     return {name: value.clone() for name, value in detector.state_dict().items()}
@@ -202,7 +200,7 @@ def run_one(
     run: str, first: dict[str, Tensor], index: Index, judged: Index, setting: Setting, seed: int, threads: int
 ) -> dict[str, Any]:
     """Train one run of one seed and judge it with and without refinement."""
-    detector = build_detector(index.num_classes, setting)
+    detector = plain_detector(index.num_classes, setting)
     detector.load_state_dict(first)
     if run == LONGER:
         seconds = train(detector, index, setting, setting.longer, seed, threads)
@@ -257,21 +255,22 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=[*RUNS, LONGER], choices=[*RUNS, LONGER])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch", "frozen"):
+    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
-    parser.add_argument(
-        "--tasks", type=json.loads, default={}, help="settings of all runs, such as '{\"multi_object\": 0.1}'"
-    )
+    for name, example in (("tasks", '{"multi_object": 0.1}'), ("detector", '{"name": "rfcn", "roi_size": 3}')):
+        parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all runs, such as '{example}'")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mtl-ssl-study"))
     options = parser.parse_args()
     changes = {
         name: getattr(options, name)
-        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "frozen")
+        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch")
         if getattr(options, name) is not None
     }
-    setting = replace(SETTINGS[options.data], **changes)
-    setting = replace(setting, tasks=setting.tasks | options.tasks)
+    setting = SETTINGS[options.data]
+    setting = replace(
+        setting, tasks=setting.tasks | options.tasks, detector=setting.detector | options.detector, **changes
+    )
     results = options.out / "results.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from boxcycle.methods.mtl_ssl import labels, losses
+from boxcycle.methods.mtl_ssl.cells import CellHead, edge_task, foreground_task
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.heads import MapHead, run_over_maps, task_head
 from boxcycle.methods.mtl_ssl.refinement import Refiner
@@ -24,8 +24,6 @@ from boxcycle.types import ImageList, Target
 
 # see ops.randomness: the draw of windows; apart from the detector's draws, which stay what they are without the tasks
 WINDOW_STREAM = 2
-FOREGROUND_GRID = 64  # cells a side: the released code
-EDGE_UNIT = 16.0  # pixels: the stride of this package's trunks
 
 
 class Tasks(nn.Module):
@@ -57,8 +55,8 @@ class Tasks(nn.Module):
         self.task_stage = copy.deepcopy(region.stage) if own_stage and (tasks.multi_object or tasks.closeness) else None
         self.window_head = task_head(region, tasks.heads) if tasks.multi_object else None
         self.closeness_head = task_head(region, tasks.heads) if tasks.closeness else None
-        self.foreground_head = _cell_head(channels, outputs=2) if tasks.foreground else None
-        self.edge_head = _cell_head(channels, outputs=4) if tasks.edges else None
+        self.foreground_head = CellHead(channels, outputs=2) if tasks.foreground else None
+        self.edge_head = CellHead(channels, outputs=4) if tasks.edges else None
         self.refiner = None
         if tasks.refinement:
             windows = tasks.refinement_windows if tasks.multi_object else 0
@@ -88,9 +86,9 @@ class Tasks(nn.Module):
             near = self.closeness_head.prepare(given)
             terms["closeness"], closeness = self._closeness(near, batch, rois, targets)
         if self.foreground_head is not None:
-            terms["foreground"] = self._foreground(shared, batch, targets)
+            terms["foreground"] = foreground_task(self.foreground_head(shared, batch), batch, targets, self.config)
         if self.edge_head is not None:
-            terms["edges"] = self._edges(shared, batch, targets)
+            terms["edges"] = edge_task(self.edge_head(shared, batch), batch, targets)
         if self.refiner is not None:
             terms["refinement"] = self._refinement(windows, batch, rois, logits, closeness)
         return terms
@@ -203,50 +201,6 @@ class Tasks(nn.Module):
             sums = image_sums(logits, objects) + image_sums(others, rest)
         return loss, sums / torch.as_tensor(counts, device=sums.device)[:, None].clamp(min=1)
 
-    def _foreground(self, maps: Any, batch: ImageList, targets: list[Target]) -> Tensor:
-        """Task 3: where are objects at all?"""
-        original = self.config.foreground_original
-        logits = self._grid(self.foreground_head, maps, batch)
-        per_image = list(zip(targets, batch.sizes, strict=True))
-        mask = torch.stack([self._foreground_mask(target, size) for target, size in per_image])
-        if not original:
-            return losses.foreground_loss(logits, mask).mean()
-        weights = torch.stack(
-            [labels.foreground_weights(target["boxes"], size, FOREGROUND_GRID) for target, size in per_image]
-        )
-        return losses.foreground_loss(logits.tanh(), mask, weights).mean()
-
-    def _edges(self, maps: Any, batch: ImageList, targets: list[Target]) -> Tensor:
-        """An experiment: how far are a box's edges from the cells inside it?"""
-        distances = self._grid(self.edge_head, maps, batch).exp() * EDGE_UNIT
-        each = [
-            losses.edge_loss(guess, *labels.edge_distances(target["boxes"], size, FOREGROUND_GRID))
-            for guess, target, size in zip(distances, targets, batch.sizes, strict=True)
-        ]
-        return torch.stack(each).mean()
-
-    def _grid(self, head: nn.Module, maps: Any, batch: ImageList) -> Tensor:
-        """A head's output [B, D, grid, grid], of each image's part of the padded map; levels of a pyramid add up."""
-        whole = [batch.tensors.new_tensor([[0, 0, width, height]]) for height, width in batch.sizes]
-        grids = []
-        for level in [maps] if isinstance(maps, Tensor) else maps.levels.values():
-            scale = level.shape[-1] / batch.tensors.shape[-1]
-            # one bilinear sample at each cell's centre
-            sampled = roi_align(
-                head(level), whole, FOREGROUND_GRID, spatial_scale=scale, sampling_ratio=1, aligned=True
-            )
-            grids.append(sampled.float())
-        return torch.stack(grids).sum(0)
-
-    def _foreground_mask(self, target: Target, size: tuple[int, int]) -> Tensor:
-        if not self.config.foreground_masks:
-            original = self.config.foreground_original
-            return labels.foreground_mask(target["boxes"], size, FOREGROUND_GRID, original=original)
-        if "masks" not in target:
-            name = f"image {target['image_id']}" if "image_id" in target else "the target"
-            raise ValueError(f"tasks.foreground_masks=true needs segmentation masks; {name} has none")
-        return labels.foreground_of_masks(target["masks"], FOREGROUND_GRID)
-
     def _refinement(
         self, windows: Any, batch: ImageList, rois: RoIs, logits: Tensor, closeness: Tensor | None
     ) -> Tensor:
@@ -301,14 +255,6 @@ def _rejoin(rows: Tensor, count: int) -> Tensor:
     """[R (Nr - 1) + 1, K+1], the whole image last, to [R, Nr, K+1]."""
     grown = rows[:-1].reshape(-1, count - 1, rows.shape[1])
     return torch.cat([grown, rows[-1:].expand(grown.shape[0], 1, -1)], dim=1)
-
-
-def _cell_head(channels: int, outputs: int) -> nn.Conv2d:
-    """A 1x1 convolution to (background, foreground) or to four distances, its draw apart from the detector's."""
-    head = nn.utils.skip_init(nn.Conv2d, channels, outputs, kernel_size=1)
-    nn.init.trunc_normal_(head.weight, std=0.01, a=-0.02, b=0.02, generator=torch.Generator().manual_seed(0))
-    nn.init.zeros_(head.bias)
-    return head
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
