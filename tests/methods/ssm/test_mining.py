@@ -16,7 +16,7 @@ from boxcycle.data.pool import Pool, regions
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.methods.ssm.labels import FIELDS, Candidates, joined
 from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates
-from boxcycle.methods.ssm.pasting import choose_place, cut, draw_places, fitted, pack, paste, seeded
+from boxcycle.methods.ssm.pasting import choose_place, cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.selection import QuestionConfig, pseudo_boxes, select_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig
 
@@ -108,8 +108,9 @@ def test_a_class_that_every_annotated_image_shows_is_unknown_unless_any_context_
 
 
 @pytest.mark.parametrize("setting", [{"batch_size": 1}, {"batch_size": 3}])
-def test_scores_do_not_depend_on_batches(pool: Pool, setting: dict[str, int]) -> None:
-    assert same(mine(pool, **setting), mine(pool))
+@pytest.mark.parametrize("window", [None, 1.5])
+def test_scores_do_not_depend_on_batches(pool: Pool, setting: dict[str, int], window: float | None) -> None:
+    assert same(mine(pool, window=window, **setting), mine(pool, window=window))
 
 
 def test_scores_do_not_depend_on_the_order_of_images(pool: Pool) -> None:
@@ -157,6 +158,34 @@ def test_crops_of_one_class_share_copies(pool: Pool) -> None:
     assert alone.pasted == together.pasted
     assert together.canvases < alone.canvases
     assert scores[0].nan_to_num(-1).tolist() == pytest.approx(scores[1].nan_to_num(-1).tolist(), abs=0.02)
+
+
+def test_windows_by_hand() -> None:
+    crop = torch.tensor([100, 40, 140, 60])  # 40 x 20, centre (120, 50); 2.5 times 40 is 100, in steps of 64: 128
+    assert window_around([crop], (200, 300), 2.5) == (56, 0, 184, 128)
+    assert window_around([crop], (100, 300), 2.5) == (56, 0, 184, 100)  # no higher than the target
+    assert window_around([crop + 155], (200, 300), 2.5) == (172, 72, 300, 200)  # 72: moved inwards, as is 172
+    far = torch.tensor([200, 140, 220, 160])  # its own window: 185 to 235 and 125 to 175
+    assert window_around([crop, far], (400, 400), 2.5) == (56, 0, 248, 192)
+
+
+def test_a_window_holds_its_crops_as_they_are(pool: Pool) -> None:
+    its = miner(pool, window=1.5)
+    canvas = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+    placed = {3: torch.tensor([250, 20, 290, 50]), 7: torch.tensor([180, 30, 200, 60])}
+    window, moved = its.framed(canvas, placed)
+    assert window.shape == (3, 64, 192)  # the crops' own windows span 62.5 x 132.5
+    for row, place in placed.items():
+        (x1, y1, x2, y2), (a1, b1, a2, b2) = place.tolist(), moved[row].tolist()
+        assert window[:, b1:b2, a1:a2].equal(canvas[:, y1:y2, x1:x2])
+    assert its.spared == pytest.approx(1 - 64 * 192 / (200 * 300))
+
+
+def test_windows_find_what_whole_targets_find(pool: Pool) -> None:
+    whole, part = (miner(pool, window=window, early_stop=False) for window in (None, 1.5))
+    scores = [joined([its.mine(int(p)) for p in pool.unlabelled], 3).consistency for its in (whole, part)]
+    assert scores[0].nan_to_num(-1).tolist() == pytest.approx(scores[1].nan_to_num(-1).tolist(), abs=0.1)
+    assert whole.spared == 0
 
 
 def test_views_of_the_image_itself(pool: Pool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from boxcycle.ops.boxes import covered_fraction
 
 TRIES = 20  # places drawn for a crop before it is given up for an image
 HIDDEN = 0.5  # a place that hides more than this part of an annotated box is refused
+WINDOW_STEP = 64  # pixels: sides of windows are multiples of it, so that many have one size and go together
 
 
 def seeded(*numbers: int) -> np.random.Generator:
@@ -108,3 +110,22 @@ def paste(target: Tensor, crops: Sequence[Tensor], places: Sequence[Tensor]) -> 
         x1, y1, x2, y2 = place.int().tolist()
         canvas[:, y1:y2, x1:x2] = crop
     return canvas
+
+
+def window_around(places: Sequence[Tensor], target_size: tuple[int, int], around: float) -> tuple[int, int, int, int]:
+    """The part (x1, y1, x2, y2) of a target to detect in: ``around`` times the longer side of each pasted crop, its
+    crop in the middle, moved inwards at the border.
+
+    Each side is a multiple of 64 pixels, or the target's own.
+    """
+    boxes = torch.stack([*places])
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * around / 2
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = (centres - half).amin(0).tolist(), (centres + half).amax(0).tolist()
+    spans = []
+    for start, stop, limit in zip(low, high, target_size[::-1], strict=True):
+        side = min(WINDOW_STEP * math.ceil((stop - start) / WINDOW_STEP), limit)
+        begin = min(max(math.floor((start + stop - side) / 2), 0), limit - side)
+        spans.append((begin, begin + side))
+    (x1, x2), (y1, y2) = spans
+    return x1, y1, x2, y2

@@ -23,7 +23,7 @@ from boxcycle.data.pool import SAME, Pool
 from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
 from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, reused, unmeasured
-from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded
+from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
 
@@ -48,6 +48,12 @@ class MiningConfig(BaseModel):
     pace: float = Field(0.9, gt=0, description="lambda of Eq. 5: higher lets less probable candidates pass")
     pack: int = Field(4, ge=1, description="crops of one class and image that share a copy of a target")
     gap: float = Field(16.0, ge=0, description="pixels between crops that share a copy")
+    window: float | None = Field(
+        None,
+        gt=1,
+        description="detect in a window of the target, this many times as long as the crop; empty: in the whole target "
+        "(the paper)",
+    )
     prune: bool = Field(True, description="paste only what could become a pseudo box; loses none")
     early_stop: bool = Field(True, description="stop pasting a candidate of which nothing can change any more")
     keep_rounds: int = Field(3, ge=0, description="rounds that the consistency of an unchanged candidate is kept")
@@ -85,7 +91,8 @@ class Trial(NamedTuple):
 class Miner:
     """Finds and validates the candidates of a pool's images with one detector.
 
-    ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it.
+    ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it;
+    ``spared`` is how many whole images' pixels the windows left out.
     """
 
     def __init__(
@@ -107,7 +114,7 @@ class Miner:
         self.index = index
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
-        self.canvases, self.pasted = 0, 0
+        self.canvases, self.pasted, self.spared = 0, 0, 0.0
 
     @torch.no_grad()
     def mine(self, position: int) -> Candidates:
@@ -187,7 +194,18 @@ class Miner:
         )
         for copy in copies:
             placed = {order[number]: place for number, place in copy.items()}
-            yield paste(into.image, [crops[row] for row in placed], list(placed.values())), placed
+            canvas = paste(into.image, [crops[row] for row in placed], list(placed.values()))
+            yield self.framed(canvas, placed)
+
+    def framed(self, canvas: Tensor, placed: dict[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
+        """The window of a canvas in which its crops are looked for, and where they are in that window."""
+        height, width = canvas.shape[1:]
+        if self.config.window is None:
+            return canvas, placed
+        x1, y1, x2, y2 = window_around([*placed.values()], (height, width), self.config.window)
+        corner = torch.tensor([x1, y1, x1, y1], device=canvas.device)
+        self.spared += 1 - (x2 - x1) * (y2 - y1) / (height * width)
+        return canvas[:, y1:y2, x1:x2], {row: place - corner for row, place in placed.items()}
 
     def draw_targets(self, image_id: int, label: int) -> list[int]:
         """Positions of at most N annotated images without the class, drawn for this image and class alone."""
