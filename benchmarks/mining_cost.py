@@ -1,4 +1,4 @@
-"""What pruning, packing, windows and early stop save in mining, and whether consistency picks better boxes than confidence.
+"""What packing, windows, pruning and early stop save in mining; does consistency pick better boxes than confidence?
 
     python benchmarks/mining_cost.py scenes
     python benchmarks/mining_cost.py bccd --any-context
