@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": set(),
     "ops": {"types"},
     "models": {"types", "ops"},
-    "data": BASE,
+    "data": BASE | {"yaml12"},
     "evaluation": BASE | {"data"},
     "report": MIDDLE,
     "annotate": MIDDLE,

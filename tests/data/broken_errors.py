@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,10 @@ from .small_sets import COCO, DELETE, Builder, coco, put, tags, voc, voc_object,
 
 JSON = "annotations/instances_train.json"
 BOX = "annotations.0.bbox"
+BNDBOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+# nine lists of nine of the one before: 81 million words if anybody wrote them out
+BOMB = "train: images/train\na: &a [x, x, x, x, x, x, x, x, x]\n"
+BOMB += "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
 DOCTYPE = '<!DOCTYPE a [<!ENTITY b "{}">]>'.format("x" * 100)
 
 
@@ -49,6 +55,11 @@ ERRORS = {
     ),
     "coco: images as an object": Row(coco({"images": {}}), "structure", "'images' must be a list; it is dict"),
     "coco: no images": Row(coco({"images": [], "annotations": []}), "split-empty", "lists no images"),
+    "coco: annotations twice": Row(
+        coco(files={JSON: json.dumps(COCO)[:-1] + ', "annotations": []}'}),
+        "structure",
+        "has the key 'annotations' more",
+    ),
     "voc: empty list": Row(voc({"ImageSets/Main/train.txt": "\n"}), "file-empty", "is empty"),
     "voc: empty XML": Row(voc({"Annotations/a1.xml": ""}), "file-empty", "is empty"),
     "voc: not XML": Row(voc({"Annotations/a1.xml": "<annotation><obj"}), "syntax", "is not valid XML"),
@@ -57,8 +68,39 @@ ERRORS = {
     "voc: entities in UTF-16": Row(
         voc({"Annotations/a1.xml": (DOCTYPE + voc_xml()).encode("utf-16")}), "xml-doctype", "declares a document type"
     ),
+    "voc: an object in an object": Row(
+        voc({"Annotations/a1.xml": voc_xml(voc_object(more=voc_object()))}), "structure", "has 1 <object> out of place"
+    ),
+    "voc: two boxes of one object": Row(
+        voc({"Annotations/a1.xml": voc_xml(voc_object(more=BNDBOX))}), "structure", "has 1 <bndbox> out of place"
+    ),
     "voc: two years": Row(two_years, "format-unknown", "holds several VOC data sets (VOC2007, VOC2012)"),
     "yolo: not YAML": Row(yolo({"data.yaml": "names: [cat\ntrain: images"}), "syntax", "is not valid YAML"),
+    "yolo: a key twice": Row(
+        yolo({"data.yaml": "train: images/train\ntrain: images\nnames: [cat, dog]"}), "syntax", "'train' is given twice"
+    ),
+    "yolo: names without end": Row(
+        yolo({"data.yaml": f"{BOMB}names: [*i, *i]\n"}), "class-list", "class 0 needs a name"
+    ),
+    "yolo: a path without end": Row(
+        yolo({"data.yaml": f"{BOMB}names: [cat, dog]\npath: *i\n"}), "structure", "'path' must be a folder; it is list"
+    ),
+    "yolo: a number as a folder": Row(
+        yolo({"data.yaml": "train: [images/train, 5]\nnames: [cat, dog]"}),
+        "structure",
+        "must name folders or lists; it",
+    ),
+    "yolo: val and valid": Row(
+        yolo({"data.yaml": "train: images/train\nval: images/train\nvalid: images/train\nnames: [cat, dog]"}),
+        "structure",
+        "has both 'val' and 'valid'",
+    ),
+    "yolo: false as a name": Row(
+        yolo({"data.yaml": "train: images/train\nnames: [cat, false]"}), "class-list", "class 1 needs a name"
+    ),
+    "yolo: UTF-16": Row(
+        yolo({"data.yaml": "train: images/train\nnames: [cat]".encode("utf-16")}), "file-unreadable", "is not UTF-8"
+    ),
     "yolo: no list of keys": Row(yolo({"data.yaml": "just text"}), "structure", "must hold keys"),
     "yolo: split folder missing": Row(
         yolo({"data.yaml": "train: images/nowhere\nnames: [cat, dog]"}), "path-missing", "names images/nowhere"
@@ -68,6 +110,16 @@ ERRORS = {
         table("picture,tags\na.png,cat\n"), "structure", "needs a column of file names", "line 1"
     ),
     "tags: no tags": Row(tags("file\na.png\n"), "structure", "needs a column of tags"),
+    "tags: an open quote": Row(table('file,tags\na.png,"cat\nb.png,cat\n'), "syntax", "is not valid CSV", "line 3"),
+    "tags: a quote over lines": Row(
+        table('file,tags\na.png,"cat\nb.png,cat"\n'), "syntax", "a quote that is not closed on the same", "line 2"
+    ),
+    "tags: a column twice": Row(
+        table("file,cat,Cat\na.png,1,0\n"), "structure", "two columns of one name: file, cat, Cat", "line 1"
+    ),
+    "tags: no split in a row": Row(
+        table("file,tags,split\na.png,cat,train\nb.png,cat,\n"), "annotation", "names no split", "line 3"
+    ),
     "tags: rows missing": Row(tags("file,tags\n"), "split-empty", "lists no images"),
     # --- classes
     "coco: no categories": Row(coco({"categories": []}), "class-list", "lists no categories"),
@@ -108,6 +160,12 @@ ERRORS = {
         "class-list",
         "'nc' is 3, but 'names' has 2",
     ),
+    "yolo: no category id": Row(
+        yolo({"data.yaml": "train: images/train\nnames: [cat, dog]\ncategory_ids: [3, null]"}),
+        "class-list",
+        "must hold 2 different integers",
+    ),
+    "yolo: half a byte order mark": Row(yolo({"labels/train/a.txt": b"\xef\xbb"}), "file-unreadable", "(byte 0)"),
     "yolo: no names": Row(yolo({"data.yaml": "train: images/train\nnames:\n"}), "class-list", "'names' must list"),
     "tags: unknown tag": Row(tags(files={"classes.txt": "cat\n"}), "class-unknown", "has the tag 'dog'", "line 2"),
     # --- images

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from boxcycle.data.check import CHECKS, DataError, Finding, count_dropped
+from boxcycle.data.check import CHECKS, DataError, Finding
 from boxcycle.data.doctor import doctor
 from boxcycle.data.read import read_split
 
-from .broken_errors import ERRORS, JSON, Row
+from .broken_errors import ERRORS, Row
 from .broken_repairs import LOOKED_AT, REPAIRS
-from .small_sets import COCO, DELETE, changed, coco, put
 
 
 def read(path: Path) -> tuple[Any, list[Finding]]:
@@ -83,47 +78,3 @@ def test_enough_broken_inputs() -> None:
     told = {row.check for table in (ERRORS, REPAIRS, LOOKED_AT) for row in table.values()}
     elsewhere = {"split-overlap", "image-huge", "class-left-out", "segment-unmatched", "format-cannot-hold"}
     assert told | elsewhere == set(CHECKS)
-
-
-JUNK = st.sampled_from(
-    [None, True, 0, -1, 3, 4, 1e300, math.nan, -math.inf, 10**30, "", "x", "12", "1e3", [], [1], {}, {"size": 1}, [[]]]
-    + [
-        [1, 2, 3, 4],
-        ["1", "2", "3", "4"],
-        [5, 5, math.nan, 1],
-        [[1, 2, 3, 4, 5, 6]],
-        {"size": [40, 60], "counts": [2400]},
-    ]
-)
-
-
-def paths(data: Any, prefix: str = "") -> list[str]:
-    """Every dotted key of a JSON value, and the place behind each list."""
-    items = enumerate(data) if isinstance(data, list) else data.items() if isinstance(data, dict) else ()
-    found = [key for name, value in items for key in (f"{prefix}{name}", *paths(value, f"{prefix}{name}."))]
-    return [*found, f"{prefix}+"] if isinstance(data, list) else found
-
-
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
-@given(
-    changes=st.lists(st.tuples(st.sampled_from(sorted(paths(COCO))), JUNK | st.just(DELETE)), min_size=1, max_size=4)
-)
-def test_mutated_coco_never_breaks_and_never_loses_boxes(tmp_path: Path, changes: list[tuple[str, Any]]) -> None:
-    data = COCO
-    for key, value in changes:
-        if key.endswith("+") and value is DELETE:
-            continue
-        try:
-            data = changed(data, {key: value})
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-            continue  # an earlier change took the place away
-    if not (tmp_path / "images").exists():
-        coco()(tmp_path)
-    put(tmp_path, {JSON: json.dumps(data)})
-    try:
-        index, findings = read(tmp_path)
-    except DataError:
-        return
-    assert len(index.boxes) + count_dropped(findings) == len(data["annotations"])

@@ -122,6 +122,32 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path):
     assert path.read_text() == "old"
 
 
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 50 kB, as far as this process is concerned."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("w.safetensors", lambda folder, tensor: save_weights(folder / "w.safetensors", {"a": tensor}, {})),
+        ("resume.pt", lambda folder, tensor: save_resume(folder, {"a": tensor})),
+    ],
+)
+def test_a_full_disk_is_said_and_spares_the_file_before(tmp_path, name, save, full_disk):
+    save(tmp_path, torch.zeros(10))
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(OSError, match=f"{name} cannot be written; is the disk full"):
+        save(tmp_path, torch.zeros(100_000))
+    assert (tmp_path / name).read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_a_kill_between_the_two_renames_of_a_save_leaves_the_one_before(tmp_path):
     save_resume(tmp_path, {"step": 3})
     os.replace(tmp_path / "resume.pt", tmp_path / "resume.previous.pt")

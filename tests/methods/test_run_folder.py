@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from boxcycle.cli import _sentence
 from boxcycle.config import dump_config
 from boxcycle.methods.experiment import TrainConfig
 from boxcycle.methods.run_folder import check_folder, is_main_process, open_folder, weights_file
@@ -58,6 +59,15 @@ def test_overwrite_throws_a_run_away(configure: MakeConfig) -> None:
     old_run(configure)
     assert open_folder("supervised", configure(run="old", overwrite=True)) == Path("old")
     assert list(Path("old").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named_in_one_sentence(configure: MakeConfig) -> None:
+    Path("file").touch()
+    places = [Path("file/run"), Path("/sys/boxcycle")]  # the second may be written by nobody, not even root
+    for place in places if Path("/sys").is_dir() else places[:1]:
+        with pytest.raises(OSError, match=str(place)) as raised:
+            open_folder("supervised", configure(run=place))
+        assert (_sentence(raised.value) or "").startswith(f"{place}: ")
 
 
 @pytest.mark.parametrize("wish", ["overwrite", "resume"])

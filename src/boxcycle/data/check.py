@@ -34,7 +34,14 @@ class Finding:
     count: int = 1  # how many objects it speaks of
 
     def __str__(self) -> str:
-        return f"{self.file}{', ' if self.object else ''}{self.object}: {self.message}"
+        return f"{printable(self.file)}{', ' if self.object else ''}{self.object}: {self.message}"
+
+
+def printable(text: str) -> str:
+    """A text on one line, of at most 600 characters: what files hold may have line breaks, escape codes, or no end."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 100]} ... {text[-90:]}"
 
 
 class Check(NamedTuple):
@@ -47,6 +54,7 @@ class Check(NamedTuple):
     by_doctor: bool = False  # only the doctor looks for it: it costs reading every image
 
 
+LONGEST = 600  # characters of a finding's message
 STOPS = "reading stops"
 KEPT = "used as it is"
 DROPPED = "object dropped"
@@ -125,7 +133,7 @@ class Report:
         """Record one finding; its severity is the check's."""
         known = CHECKS[check]
         severity = "error" if self._strict and known.drops and known.severity == "warning" else known.severity
-        finding = Finding(check, severity, str(file), object, message, count)
+        finding = Finding(check, severity, str(file), printable(object), printable(message), count)
         self._seen[check] = self._seen.get(check, 0) + 1
         if self._limit is None or self._seen[check] <= self._limit:
             self._kept.append(finding)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from boxcycle.data.numbers import decimals, integers
 from boxcycle.data.records import UNKNOWN, Records
 from boxcycle.data.text import read_text
 
+LISTS = ("images", "annotations", "categories")
 SPLIT_NAME = re.compile(r"(?:instances_|image_info_)?((train|val|valid|validation|test)(20\d\d)?)")
 PLAIN_NAMES = ("_annotations.coco", "annotations", "instances", "instances_default", "coco", "result")  # say no split
 
@@ -82,7 +84,7 @@ def _collector_paused() -> Iterator[None]:
 
 def _read(file: Path, report: Report) -> Records:
     data = _load(file, report)
-    entries = {key: _entries(data, key, file, report) for key in ("images", "annotations", "categories")}
+    entries = {key: _entries(data, key, file, report) for key in LISTS}
     records = Records(file=file, root=_image_folder(file, entries["images"]))
     categories = _read_categories(entries["categories"], entries["annotations"], records, report)
     _read_images(entries["images"], records, report)
@@ -98,15 +100,27 @@ def _load(file: Path, report: Report) -> dict[str, Any]:
         data = json.loads(text)
         if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
             json.dumps(data, ensure_ascii=False).encode()  # half a character, which no file name or class can hold
+        twice = _given_twice(text)
     except json.JSONDecodeError as error:
         message = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         raise report.fatal("syntax", file, "", message) from None
     except (ValueError, RecursionError) as error:
         raise report.fatal("syntax", file, "", f"is not JSON that can be read: {error}") from None
+    if twice:
+        raise report.fatal("structure", file, "", f"has the key '{twice}' more than once; only the last would be read")
     if not isinstance(data, dict):
         message = f"must be an object with 'images', 'annotations' and 'categories'; it is a JSON {type(data).__name__}"
         raise report.fatal("structure", file, "", message)
     return data
+
+
+def _given_twice(text: str) -> str | None:
+    """A list of the format that the file has more than once. Only where a name is there twice is all read again."""
+    if all(text.count(f'"{key}"') < 2 for key in LISTS):
+        return None
+    outermost: Any = json.loads(text, object_pairs_hook=list)  # of the calls of the hook, the last gives the result
+    counts = Counter(pair[0] for pair in outermost if isinstance(pair, tuple))
+    return next((key for key in LISTS if counts[key] > 1), None)
 
 
 def _entries(data: dict[str, Any], key: str, file: Path, report: Report) -> list[dict[str, Any]]:

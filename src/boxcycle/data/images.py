@@ -87,7 +87,9 @@ def name_fault(name: str) -> str | None:
         return "the image has no file name"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return f"'{name}' is an absolute path; it must be relative to the folder of the images"
-    if ".." in name.split("/") or "\0" in name:
+    if "\0" in name:
+        return f"'{name}' holds a zero byte, which no file name can"
+    if ".." in name.split("/"):
         return f"'{name}' leads out of the folder of the images"
     return None
 

@@ -151,13 +151,11 @@ def _add_rows(records: Records, rows: list[Row], report: Report) -> None:
 def _read_table(file: Path, report: Report) -> tuple[list[Row], list[str]]:
     """The rows of a CSV file, and its class columns (none where a column lists tags)."""
     text = read_text(file, report)
-    lines = csv.reader(text.splitlines(), delimiter=_delimiter(text.splitlines()[0]))
-    try:
-        table = list(lines)
-    except csv.Error as error:
-        raise report.fatal("syntax", file, f"line {lines.line_num}", f"is not valid CSV: {error}") from None
+    table = _rows(text, file, report)
     header = [name.strip() for name in table[0]]
     lower = [name.lower() for name in header]
+    if len(set(lower)) < len(lower):
+        raise report.fatal("structure", file, "line 1", f"has two columns of one name: {', '.join(header)}")
     place = next((lower.index(name) for name in FILE_COLUMNS if name in lower), None)
     if place is None:
         message = f"needs a column of file names ({', '.join(FILE_COLUMNS)}); its columns are {', '.join(header)}"
@@ -174,8 +172,24 @@ def _read_table(file: Path, report: Report) -> tuple[list[Row], list[str]]:
         else:
             tags = [tag.strip() for tag in cells[listed].split(mark) if tag.strip()]
         named = cells[lower.index("split")].strip() if "split" in lower else _split_of(file)
+        if not named:
+            report.add("annotation", file, f"line {number}", "names no split in its column 'split'")
         rows.append(Row(number, cells[place].strip(), tags, SPLIT_FOLDERS.get(named, named)))
     return rows, [header[k] for k in others] if listed is None else []
+
+
+def _rows(text: str, file: Path, report: Report) -> list[list[str]]:
+    """The cells of each line. A quote that nobody closes would take the lines behind it into one cell."""
+    lines = csv.reader(text.splitlines(), delimiter=_delimiter(text.splitlines()[0]), strict=True)
+    table = []
+    try:
+        for number, cells in enumerate(lines, start=1):
+            if lines.line_num != number:
+                raise report.fatal("syntax", file, f"line {number}", "has a quote that is not closed on the same line")
+            table.append(cells)
+    except csv.Error as error:
+        raise report.fatal("syntax", file, f"line {lines.line_num}", f"is not valid CSV: {error}") from None
+    return table
 
 
 def _full_rows(table: list[list[str]], file: Path, report: Report) -> Iterator[tuple[int, list[str]]]:

@@ -12,7 +12,7 @@ def read_text(file: Path, report: Report, *, empty: bool = False) -> str:
     and ``empty`` is False.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")  # read_text takes half a byte order mark for an empty file
     except UnicodeDecodeError as error:
         raise report.fatal("file-unreadable", file, "", f"is not UTF-8 text (byte {error.start})") from None
     except OSError as error:

@@ -7,6 +7,7 @@ not 1..K), else the sorted names of all objects of all splits.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ def read(path: Path, split: str, report: Report, *, class_names: Sequence[str] |
     stems = _stems(place, report)
     if not stems:
         raise report.fatal("split-empty", place.file, "", "has no images")
-    parsed = {stem: parse(_xml(place, stem), report) for stem in stems if _xml(place, stem).exists()}
+    parsed = {stem: parse(_xml(place, stem), report) for stem in stems if os.path.exists(_xml(place, stem))}
     records = Records(file=place.file, root=place.images, noun="object")
     _read_classes(records, place.base, report)
     if not records.declared:

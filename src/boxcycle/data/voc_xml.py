@@ -53,6 +53,8 @@ def parse(file: Path, report: Report) -> VocImage | None:
     root = _root(file, report)
     if root is None:
         return None
+    if not _all_in_place(root, file, report):
+        return None
     height, width = (decimal(_text(root, f"size/{key}")) or UNKNOWN for key in ("height", "width"))
     elements = enumerate(root.findall("object"), start=1)
     objects = [_object(element, number, (height, width), file, report) for number, element in elements]
@@ -88,6 +90,21 @@ def _root(file: Path, report: Report) -> Element | None:
         report.add("structure", file, "", f"must hold an element <annotation>; it holds <{root.tag}>")
         return None
     return root
+
+
+def _all_in_place(root: Element, file: Path, report: Report) -> bool:
+    """Whether no object or box stands where nobody looks for one. Boxes of parts (head, hand, foot) are looked for by
+    nobody, and belong to their object.
+    """
+    objects, parts = root.findall("object"), sum(1 for _ in root.iterfind("object/part/bndbox"))
+    boxes = sum(element.find("bndbox") is not None for element in objects)
+    found = {tag: sum(1 for _ in root.iter(tag)) for tag in ("object", "bndbox")}
+    strays = {"object": found["object"] - len(objects), "bndbox": found["bndbox"] - parts - boxes}
+    for tag, count in strays.items():
+        if count:
+            message = f"has {count} <{tag}> out of place; <annotation> holds each <object>, with one <bndbox>"
+            report.add("structure", file, "", message)
+    return not any(strays.values())
 
 
 def _text(element: Element, path: str) -> str:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from boxcycle import yaml12
 from boxcycle.data.check import Report
 from boxcycle.data.images import find_images, ids_from_names, name_fault, no_pixel_limit, read_size
 from boxcycle.data.numbers import decimal, integer
@@ -67,19 +66,30 @@ def _config(path: Path, report: Report) -> Config:
     file = _config_file(path)
     if file is None:
         raise report.fatal("format-unknown", path, "", "has no data.yaml with 'names' and 'train'")
+    text = read_text(file, report)
     try:
-        data = yaml.safe_load(read_text(file, report))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = yaml12.load(text)
+    except (yaml12.YAMLError, ValueError, RecursionError) as error:
         raise report.fatal("syntax", file, "", f"is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise report.fatal("structure", file, "", "must hold keys such as 'train', 'val' and 'names'")
     names, numbers = _classes(data, file, report)
     ids = data.get("category_ids", numbers)
-    if not isinstance(ids, list) or [integer(value) for value in ids] != ids or len(set(ids)) != len(names):
+    known = {integer(value) for value in ids} - {None} if isinstance(ids, list) else ()
+    if not isinstance(ids, list) or not len(ids) == len(known) == len(names):
         raise report.fatal("class-list", file, "", f"'category_ids' must hold {len(names)} different integers")
-    base = file.parent / str(data.get("path") or ".")
-    base = base if base.is_dir() else file.parent  # the path of the machine that the file was written on
+    ids = [integer(value) for value in ids]
+    written = data.get("path") or "."
+    if not isinstance(written, str):
+        raise report.fatal("structure", file, "", f"'path' must be a folder; it is {_shown(written)}")
+    base = file.parent / written
+    base = base if os.path.isdir(base) else file.parent  # the path of the machine that the file was written on
     return Config(file, base, names, numbers, ids, _sources(data, base, file, report), "kpt_shape" in data)
+
+
+def _shown(value: Any) -> str:
+    """A value for a sentence: of lists and the like only the kind, since a few aliases make one without end."""
+    return type(value).__name__ if isinstance(value, (list, dict, set, tuple)) else repr(value)
 
 
 def _classes(data: dict[Any, Any], file: Path, report: Report) -> tuple[list[str], list[int]]:
@@ -87,21 +97,32 @@ def _classes(data: dict[Any, Any], file: Path, report: Report) -> tuple[list[str
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        raise report.fatal("class-list", file, "", f"'names' must list the classes; it is {names!r}")
+        raise report.fatal("class-list", file, "", f"'names' must list the classes; it is {_shown(names)}")
     numbers = [integer(number) for number in names]
     if None in numbers:
         raise report.fatal("class-list", file, "", f"the keys of 'names' must be class numbers; they are {list(names)}")
     if "nc" in data and integer(data["nc"]) != len(names):
-        raise report.fatal("class-list", file, "", f"'nc' is {data['nc']}, but 'names' has {len(names)} classes")
+        message = f"'nc' is {_shown(data['nc'])}, but 'names' has {len(names)} classes"
+        raise report.fatal("class-list", file, "", message)
+    for number, name in names.items():
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            message = f"class {number} needs a name (true, false and null in quotes); it is {_shown(name)}"
+            raise report.fatal("class-list", file, "", message)
     return [str(name) for name in names.values()], [number for number in numbers if number is not None]
 
 
 def _sources(data: dict[Any, Any], base: Path, file: Path, report: Report) -> dict[str, list[Path]]:
     """The existing folders and lists of each split; other keys than train, val and test count where they name such."""
-    found = {}
+    found: dict[str, list[Path]] = {}
     for key, value in data.items():
         name = "val" if key == "valid" else str(key)
-        entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+        listed = value if isinstance(value, list) else [value]
+        entries = [entry for entry in listed if isinstance(entry, str)]
+        if name in CORE and len(entries) < len(listed) and value is not None:
+            other = next(entry for entry in listed if not isinstance(entry, str))
+            raise report.fatal("structure", file, "", f"'{key}' must name folders or lists; it has {_shown(other)}")
+        if name in found:
+            raise report.fatal("structure", file, "", "has both 'val' and 'valid', which mean the same split")
         places = {entry: _place(entry, base, file) for entry in entries if entry}
         missing = [entry for entry, place in places.items() if place is None]
         if missing and name in CORE:
@@ -118,7 +139,8 @@ def _place(entry: str, base: Path, file: Path) -> Path | None:
     """A folder or list of a split; like others, we take "../train/images" for "train/images" where only that exists."""
     inside = re.sub(r"^(\.\./)+", "", entry)
     candidates = [folder / name for name in (entry, inside) for folder in (base, file.parent)]
-    return next((place for place in candidates if place.is_dir() or (place.suffix == ".txt" and place.is_file())), None)
+    # of os.path, which also answers for a name that is too long or has a zero byte
+    return next((p for p in candidates if os.path.isdir(p) or (p.suffix == ".txt" and os.path.isfile(p))), None)
 
 
 def read(path: Path, split: str, report: Report) -> Records:
@@ -154,7 +176,7 @@ def _images(config: Config, split: str, report: Report) -> tuple[Path, list[str]
         root = source
         if not source.is_dir():
             found = [line.removeprefix("./") for line in read_lines(source, report)]
-            root = source.parent if any((source.parent / name).is_file() for name in found[:20]) else config.base
+            root = source.parent if any(os.path.isfile(source.parent / name) for name in found[:20]) else config.base
         roots.append(root)
         names.append(found)
     common = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
@@ -190,7 +212,7 @@ def _read_image(
     image = records.add_image(image_id, name, size=size, file=file)
     if size[0] != size[0]:
         return "no image"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return "no labels"
     for number, line in enumerate(read_text(file, report, empty=True).splitlines(), start=1):
         if line.strip():

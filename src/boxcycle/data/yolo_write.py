@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from boxcycle import yaml12
 from boxcycle.data.check import Finding
 from boxcycle.data.images import ids_from_names
 from boxcycle.data.index import Index
@@ -58,12 +58,12 @@ def _polygon(index: Index, row: int) -> list[float] | None:
 
 
 def _write_config(index: Index, file: Path, split: str) -> None:
-    data = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    data = yaml12.load(file.read_text(encoding="utf-8")) if file.exists() else {}
     data[split] = f"images/{split}"
     data["names"] = dict(enumerate(index.class_names))
     if index.category_ids.tolist() != list(range(index.num_classes)):
         data["category_ids"] = index.category_ids.tolist()
-    file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    file.write_text(yaml12.dump(data), encoding="utf-8")
 
 
 def _losses(index: Index, file: Path, split: str) -> list[Finding]:

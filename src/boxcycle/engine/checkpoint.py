@@ -36,7 +36,14 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     tensors = {
         name: value.detach().cpu().clone().contiguous() for name, value in state.items()
     }  # shared ones may not alias
-    write_atomically(path, lambda file: save_file(tensors, file, metadata=dict(metadata)))
+
+    def write(file: Path) -> None:
+        try:
+            save_file(tensors, file, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written; is the disk full? ({error})") from error
+
+    write_atomically(path, write)
 
 
 def load_weights(path: Path) -> Weights:
@@ -59,7 +66,10 @@ def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
     path = folder / RESUME
 
     def write(file: Path) -> None:
-        torch.save(dict(state), file)
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:  # of torch's own writer, which does not say why
+            raise OSError(f"{path} cannot be written; is the disk full? ({error})") from error
 
     def keep_previous() -> None:
         if path.exists():
@@ -93,8 +103,12 @@ def write_atomically(
 ) -> None:
     """Let ``write`` fill a file beside ``path``, bring it to the disk, then put it in the place of ``path``."""
     beside = path.with_name(f".{path.name}.new")
-    write(beside)
-    _sync(beside)
+    try:
+        write(beside)
+        _sync(beside)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # half a file helps nobody, least of all on a full disk
+        raise
     before_rename()
     os.replace(beside, path)
     _sync(path.parent)
