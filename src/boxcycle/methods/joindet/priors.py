@@ -27,7 +27,7 @@ from boxcycle.methods.joindet.labels import (
     suppress_boxes,
 )
 from boxcycle.models.deformable_detr import DeformableDETR
-from boxcycle.models.feature_levels import valid_cells
+from boxcycle.models.feature_levels import level_of_stride_16, valid_cells
 
 ANYWHERE = -1.0  # a part of foreground that every box exceeds
 Boxes = tuple[Tensor, Tensor]  # boxes [N, 4] and scores [N]
@@ -92,7 +92,7 @@ def first_view(detector: DeformableDETR, image: Tensor, config: PriorConfig) -> 
     """
     batch = detector.batch([image])
     maps = detector.maps(batch.tensors)
-    features = maps[_level(len(maps))]
+    features = maps[level_of_stride_16(len(maps))]
     height, width = features.shape[-2:]
     found = _map_of(features, valid_cells(batch, (height, width)), batch.tensors, batch.sizes[0], config)
     regions = _regions(found, config)
@@ -109,7 +109,7 @@ def next_view(detector: DeformableDETR, image: Tensor, previous: Boxes, config: 
     batch = detector.batch([image])
     memory = detector.encode(batch)
     output = detector.decode(memory)
-    tokens, valid = memory.map(_level(len(memory.shapes)))
+    tokens, valid = memory.map(level_of_stride_16(len(memory.shapes)))
     found = _map_of(tokens, valid, batch.tensors, batch.sizes[0], config)
     regions = _regions(found, config)
     boxes = box_convert(output.boxes[-1, 0], "cxcywh", "xyxy").cpu().clamp(0, 1)
@@ -173,8 +173,3 @@ def _updated(previous: Boxes, current: Boxes, config: PriorConfig) -> Boxes:
     if config.rule == "suppress":
         return suppress_boxes(*previous, *current, config.iou, config.most)
     return smooth_boxes(*previous, *current, config.momentum, config.iou, config.most)
-
-
-def _level(levels: int) -> int:
-    """Stride 16, the size of TokenCut's patches: the only level, or the second of several."""
-    return min(levels - 1, 1)
