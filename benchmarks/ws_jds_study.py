@@ -27,6 +27,7 @@ from torch import Tensor
 from boxcycle.data.config import DataConfig
 from boxcycle.data.index import Index
 from boxcycle.data.loader import make_loader
+from boxcycle.data.proposals import ProposalConfig, open_proposals
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget
@@ -43,7 +44,6 @@ from boxcycle.evaluation.segmentation import has_masks, segmentation_metrics
 from boxcycle.methods.experiment import dataset_for
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
-from boxcycle.methods.ws_jds.proposals import ProposalConfig, open_proposals
 from boxcycle.types import Target
 
 REAL = Path(__file__).parents[2] / "shared" / "data"

@@ -83,20 +83,22 @@ def split(context: typer.Context) -> None:
 
 
 @_verb
+def pretrain(context: typer.Context) -> None:
+    """Pretrain a detector on images alone; without a METHOD, list the methods."""
+    from boxcycle.methods import METHODS, PRETRAINING
+
+    _call_method(context, "pretrain", {name: method for name, method in METHODS.items() if name in PRETRAINING})
+
+
+@_verb
 def train(context: typer.Context) -> None:
     """Train a detector; without a METHOD, list the methods."""
-    from boxcycle.config import ConfigError, unknown
-    from boxcycle.methods import METHODS
+    from boxcycle.config import ConfigError
+    from boxcycle.methods import METHODS, PRETRAINING
 
-    words = context.args
-    if not words or words[0] in _HELP:
-        return _list_methods(METHODS)
-    method, context.args = words[0], words[1:]
-    if "=" in method or method.startswith("-"):
-        raise ConfigError(f"expected a method before '{method}': boxcycle train {' | '.join(METHODS)}")
-    if method not in METHODS:
-        raise ConfigError(unknown(method, METHODS, "method "))
-    return _call(context, METHODS[method].Config, METHODS[method].train, f"train {method}")
+    if context.args and context.args[0] in PRETRAINING:
+        raise ConfigError(f"{context.args[0]} learns from images alone: boxcycle pretrain {context.args[0]}")
+    _call_method(context, "train", {name: method for name, method in METHODS.items() if name not in PRETRAINING})
 
 
 @_verb
@@ -158,6 +160,21 @@ def _options(
 _HELP = ("--help", "-h")
 
 
+def _call_method(context: typer.Context, verb: str, methods: dict[str, Any]) -> None:
+    """Run the method that the first word names, or list those of a verb."""
+    from boxcycle.config import ConfigError, unknown
+
+    words = context.args
+    if not words or words[0] in _HELP:
+        return _list_methods(verb, methods)
+    method, context.args = words[0], words[1:]
+    if "=" in method or method.startswith("-"):
+        raise ConfigError(f"expected a method before '{method}': boxcycle {verb} {' | '.join(methods)}")
+    if method not in methods:
+        raise ConfigError(unknown(method, methods, "method "))
+    return _call(context, methods[method].Config, methods[method].train, f"{verb} {method}")
+
+
 def _call(context: typer.Context, model: type[Config], job: Callable[[Config], Any], verb: str = "") -> None:
     """Run ``job`` on its configuration, or list the keys if help is wanted; an exit code that it returns is ours."""
     from boxcycle.config import load_config
@@ -201,11 +218,11 @@ def _say(sentence: str) -> None:
     typer.secho(sentence, fg=typer.colors.RED, err=True)
 
 
-def _list_methods(methods: dict[str, Any]) -> None:
-    typer.echo("boxcycle train METHOD data=PATH [key=value]...\n")
+def _list_methods(verb: str, methods: dict[str, Any]) -> None:
+    typer.echo(f"boxcycle {verb} METHOD data=PATH [key=value]...\n")
     for name, method in methods.items():
         typer.echo(f"  {name:<12} {(method.__doc__ or '').partition(chr(10))[0]}")
-    typer.echo("\n`boxcycle train METHOD --help` lists the keys of a method.")
+    typer.echo(f"\n`boxcycle {verb} METHOD --help` lists the keys of a method.")
 
 
 def _list_keys(verb: str, model: type[BaseModel]) -> None:

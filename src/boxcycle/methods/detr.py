@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from boxcycle.engine.config import FitConfig
-from boxcycle.methods.experiment import Experiment, RunConfig, load_detector_weights, take_weights
+from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig, load_detector_weights, take_weights
 from boxcycle.models.deformable_detr import DeformableDETR, DetrConfig
 from boxcycle.models.detr_exchange import CONFIG, read_transformers
 
 CLASS_HEADS = "transformer.class_heads"
-
-
-class DetrFitConfig(FitConfig):
-    """The settings of a fit with the paper's rate and clipping."""
-
-    lr: float = Field(2e-4, gt=0, description="highest learning rate of the schedule")
-    clip: Literal["none", "global", "group", "parameter"] = Field(
-        "global",
-        description="whose gradient norm is clipped: nobody's, all together, each parameter group, each tensor",
-    )
-    clip_norm: float = Field(0.1, gt=0, description="largest gradient norm (L2)")
 
 
 class Config(RunConfig):

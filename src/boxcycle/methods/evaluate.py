@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.index import Index
+from boxcycle.data.one_class import FOREGROUND, one_class
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
@@ -63,11 +64,14 @@ def evaluate(config: EvalConfig) -> None:
 def open_index(trained: Trained, path: Path | None, split: str) -> Index:
     """A split of the data at ``path``, or of those that the run learnt from, with the classes that the detector knows.
 
-    Raises :class:`DataError` if the split has others, with the difference.
+    A detector of foreground is judged by all boxes, whatever their classes. Raises :class:`DataError` if the split has
+    other classes, with the difference.
     """
     data = trained.config.data
     if path is not None:
         data = DataConfig(path=path, resize=data.resize, classes=data.classes)
+    if trained.class_names == FOREGROUND:
+        return one_class(open_split(data, split))
     return open_split(data, split, class_names=trained.class_names)
 
 

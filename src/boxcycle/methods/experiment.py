@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -56,6 +56,17 @@ class TrainConfig(RunConfig):
     detector: DetectorConfig = DetectorConfig()
 
 
+class DetrFitConfig(FitConfig):
+    """The settings of a fit with the paper's rate and clipping."""
+
+    lr: float = Field(2e-4, gt=0, description="highest learning rate of the schedule")
+    clip: Literal["none", "global", "group", "parameter"] = Field(
+        "global",
+        description="whose gradient norm is clipped: nobody's, all together, each parameter group, each tensor",
+    )
+    clip_norm: float = Field(0.1, gt=0, description="largest gradient norm (L2)")
+
+
 class Experiment:
     """The data and the folder of one run.
 
@@ -70,7 +81,7 @@ class Experiment:
             check_folder(config)
         self.findings: list[Finding] = []
         self.train_index = self.training_split()
-        self.val_index = open_split(config.data, config.data.val, self.findings, class_names=self.class_names)
+        self.val_index = self.evaluation_split()
         self.folder = config.run or Path("runs") / method
         self.best: tuple[list[Prediction], CocoMetrics] | None = None
         self._is_open = False
@@ -171,6 +182,11 @@ class Experiment:
         if not index.annotated.any():
             raise DataError(f"split '{data.train}' of {data.path} has no annotated image to learn from")
         return index.subset(index.annotated.nonzero()[0])
+
+    def evaluation_split(self) -> Index:
+        """The images to evaluate on, with the classes of the training split."""
+        data = self.config.data
+        return open_split(data, data.val, self.findings, class_names=self.class_names)
 
     def read_training_split(self) -> Index:
         """The training split, or its images that the budget names."""

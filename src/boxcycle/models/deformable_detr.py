@@ -18,7 +18,7 @@ from boxcycle.models.batch import pad_images
 from boxcycle.models.deformable_attention import Levels
 from boxcycle.models.detector import Detector
 from boxcycle.models.detr_layers import Drop, ImageDropout
-from boxcycle.models.detr_losses import SetLossConfig, Wanted, foreground_probs, match_sets, set_losses, wanted_of
+from boxcycle.models.detr_losses import SetLossConfig, SetMatch, Wanted, foreground_probs, match_sets, set_losses, wanted_of
 from boxcycle.models.detr_transformer import DetrOutput, DetrTransformer
 from boxcycle.models.feature_levels import GROUPS, FeatureLevels, FeatureMaps
 from boxcycle.ops.randomness import image_generator
@@ -106,10 +106,10 @@ class DeformableDETR(Detector):
         Shapes: images [3, H_i, W_i] in [0, 1]; targets in the image frame.
         """
         batch = self.batch(images, targets)
-        drop = self._dropout(targets, batch)
+        drop = self.dropout(targets, batch)
         output = self.decode(self.encode(batch, drop), drop)
         wanted = [wanted_of(target, size) for target, size in zip(targets, batch.sizes, strict=True)]
-        return self.set_losses(output, wanted)
+        return self.set_losses(output, wanted, self.match(output, wanted))
 
     def predict(self, images: list[Tensor]) -> list[Detections]:
         """Detections of each image, best first, image frame. Shapes: images [3, H_i, W_i] in [0, 1]."""
@@ -126,25 +126,31 @@ class DeformableDETR(Detector):
 
     def encode(self, batch: ImageList, drop: Drop | None = None) -> Levels:
         """The encoder's map of a batch."""
-        levels = self.levels(self.maps(batch.tensors), batch)
-        return self.transformer.encode(levels, drop or _as_it_is)
+        return self.encode_maps(self.maps(batch.tensors), batch, drop)
+
+    def encode_maps(self, maps: list[Tensor], batch: ImageList, drop: Drop | None = None) -> Levels:
+        """The encoder's map of a batch, from the backbone's maps of it."""
+        return self.transformer.encode(self.levels(maps, batch), drop or _as_it_is)
 
     def decode(self, memory: Levels, drop: Drop | None = None) -> DetrOutput:
         """Classes and boxes of the queries after each layer."""
         return self.transformer.decode(memory, drop or _as_it_is)
 
-    def set_losses(self, output: DetrOutput, wanted: list[Wanted]) -> dict[str, Tensor]:
-        """Match each layer's queries and the boxes, and sum up the losses."""
+    def match(self, output: DetrOutput, wanted: list[Wanted]) -> SetMatch:
+        """Which query of each layer learns which box."""
+        return match_sets(output.logits, output.boxes, wanted, self.config.losses)
+
+    def set_losses(self, output: DetrOutput, wanted: list[Wanted], matched: SetMatch) -> dict[str, Tensor]:
+        """The losses of all layers, summed up; the first of two stages is matched here."""
         config = self.config.losses
-        matched = match_sets(output.logits, output.boxes, wanted, config)
         by_layer = set_losses(output.logits, output.boxes, wanted, matched, config)
         losses = {name: values[-1] for name, values in by_layer.items()}
         if len(output.logits) > 1:
             losses |= {f"aux_{name}": values[:-1].sum() for name, values in by_layer.items()}
         if output.proposals is not None:
             anything = [its._replace(labels=torch.ones_like(its.labels)) for its in wanted]
-            matched = match_sets(*output.proposals, anything, config)
-            by_layer = set_losses(*output.proposals, anything, matched, config)
+            found = match_sets(*output.proposals, anything, config)
+            by_layer = set_losses(*output.proposals, anything, found, config)
             losses |= {f"proposal_{name}": values.sum() for name, values in by_layer.items()}
         return losses
 
@@ -170,7 +176,8 @@ class DeformableDETR(Detector):
             groups[group]["params"].append(parameter)
         return [{"name": name, **group} for name, group in groups.items()]
 
-    def _dropout(self, targets: list[Target], batch: ImageList) -> Drop | None:
+    def dropout(self, targets: list[Target], batch: ImageList) -> Drop | None:
+        """The dropout of a batch in training, drawn image by image."""
         if not self.config.dropout or not self.training:
             return None
         device = batch.tensors.device

@@ -89,6 +89,11 @@ def valid_cells(batch: ImageList, shape: tuple[int, int]) -> Tensor:
     return sides[0][:, :, None] & sides[1][:, None]
 
 
+def level_of_stride_16(levels: int) -> int:
+    """The number of the level of stride 16: the only one, or the second."""
+    return min(levels - 1, 1)
+
+
 def _last_of_each_size(trunk: Trunk, images: Tensor) -> list[Tensor]:
     """The last map of each resolution, fine to coarse."""
     maps: list[Tensor] = []

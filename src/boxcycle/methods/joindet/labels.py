@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 REGION_SCORE = 1.0  # of a region prior; the paper gives it none
 
@@ -127,3 +127,42 @@ def smooth_boxes(
     means = torch.stack([scores[members].mean() for members in clusters]) if clusters else scores[:0]
     order = means.argsort(descending=True, stable=True)[:max_boxes]
     return fused[order].to(previous), means[order].to(previous_scores)
+
+
+def suppress_boxes(
+    previous: Tensor,
+    previous_scores: Tensor,
+    current: Tensor,
+    current_scores: Tensor,
+    iou_threshold: float = 0.55,
+    max_boxes: int | None = 30,
+) -> tuple[Tensor, Tensor]:
+    """Suppression instead of Box Smooth: a previous prior stays where no current one overlaps it. [JoinDet Table 6]
+
+    Every current box ranks before every previous one, then by score.
+
+    Shapes: previous [T, 4], current [U, 4], scores [T] and [U]; returns boxes [N, 4] and scores [N].
+    """
+    boxes, scores = torch.cat([current, previous]), torch.cat([current_scores, previous_scores])
+    ranks = scores + torch.cat([torch.ones_like(current_scores), torch.zeros_like(previous_scores)])
+    kept = nms(boxes, ranks, iou_threshold)[:max_boxes]
+    return boxes[kept], scores[kept]
+
+
+def replace_boxes(boxes: Tensor, scores: Tensor, max_boxes: int | None = 30) -> tuple[Tensor, Tensor]:
+    """No smoothing at all: the current priors, best first. [JoinDet Table 6]
+
+    Shapes: boxes [U, 4], scores [U]; returns boxes [N, 4] and scores [N].
+    """
+    order = scores.argsort(descending=True, stable=True)[:max_boxes]
+    return boxes[order], scores[order]
+
+
+def random_boxes(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Boxes drawn anywhere, sides from a tenth of the image to the whole: what UP-DETR's random crops come to.
+
+    Returns boxes [N, 4] and scores [N], all :data:`REGION_SCORE`.
+    """
+    sides = 0.1 + 0.9 * torch.rand(count, 2, generator=generator)
+    corners = torch.rand(count, 2, generator=generator) * (1 - sides)
+    return torch.cat([corners, corners + sides], 1), torch.full((count,), REGION_SCORE)

@@ -14,9 +14,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 from torchvision.ops import batched_nms
 
 from boxcycle.data.index import Index
+from boxcycle.data.proposals import ProposalConfig, find_proposals, open_proposals
 from boxcycle.methods.ws_jds import crf, labels, losses
 from boxcycle.methods.ws_jds.network import DetectionBranch, GuidanceConfig, SegmentationBranch, WeakDetectorConfig
-from boxcycle.methods.ws_jds.proposals import ProposalConfig, find_proposals, open_proposals
 from boxcycle.models.backbone import build_backbone
 from boxcycle.models.batch import pad_images
 from boxcycle.ops.randomness import image_generator

@@ -13,6 +13,7 @@ from torch import nn
 
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
+from boxcycle.data.proposals import ProposalConfig
 from boxcycle.data.tags import without_boxes
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
@@ -28,7 +29,6 @@ from boxcycle.methods.experiment import (
 )
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
-from boxcycle.methods.ws_jds.proposals import ProposalConfig
 from boxcycle.report.run import write_run_report
 
 

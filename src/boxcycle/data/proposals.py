@@ -31,7 +31,7 @@ INSTALL = "pip install 'boxcycle[proposals]'"
 
 
 class ProposalConfig(BaseModel):
-    """Where the boxes come from that WS-JDS chooses among."""
+    """Where proposals come from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +79,7 @@ def open_proposals(index: Index, config: ProposalConfig) -> Sequence[Boxes]:
     ``ValueError`` with the command to type where OpenCV is missing.
     """
     if config.file is not None:
-        from boxcycle.methods.ws_jds.proposal_files import read_proposals
+        from boxcycle.data.proposal_files import read_proposals
 
         found = read_proposals(config.file, index)
         return [tidy(boxes, _size(index, i), config, ranked=True) for i, boxes in enumerate(found)]
@@ -220,7 +220,7 @@ def _module() -> Any:
     try:
         import cv2
     except ImportError:
-        raise ValueError(f"WS-JDS needs OpenCV to propose boxes; install it: {INSTALL}") from None
+        raise ValueError(f"OpenCV is needed to propose boxes; install it: {INSTALL}") from None
     if not hasattr(cv2, "ximgproc"):
         raise ValueError(f"this OpenCV ({cv2.__version__}) lacks its module ximgproc; replace it: {INSTALL}")
     return cv2

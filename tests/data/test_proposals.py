@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from boxcycle.data import proposals
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
+from boxcycle.data.proposals import ProposalConfig, find_proposals, open_proposals, tidy
 from boxcycle.data.read import read_split
-from boxcycle.methods.ws_jds import proposals
-from boxcycle.methods.ws_jds.proposals import ProposalConfig, find_proposals, open_proposals, tidy
 
 pytest.importorskip("cv2")
 
