@@ -135,6 +135,14 @@ def mine(context: typer.Context) -> None:
 
 
 @_verb
+def annotate(context: typer.Context) -> None:
+    """Open the page on which people answer a run's questions."""
+    from boxcycle.annotate.run import AnnotateConfig, run_annotate
+
+    _call(context, AnnotateConfig, run_annotate)
+
+
+@_verb
 def label(context: typer.Context) -> None:
     """Write a run's best boxes as a COCO data set to learn from."""
     from boxcycle.methods.label import LabelConfig, label

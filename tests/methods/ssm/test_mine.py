@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from boxcycle.data.check import DataError
+from boxcycle.data.questions import Answer, Question, read_lines
 from boxcycle.data.read import read_split
 from boxcycle.data.splits import write_budget
 from boxcycle.methods import METHODS
 from boxcycle.methods.ssm.mine import MineConfig, run_mine
-from boxcycle.methods.ssm.questions import Answer, Question, read_lines, write_lines
+from boxcycle.methods.ssm.questions import write_lines
 
 
 @pytest.fixture

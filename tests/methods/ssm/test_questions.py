@@ -12,15 +12,13 @@ import pytest
 
 from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool, regions
+from boxcycle.data.questions import Answer, Question, read_lines
 from boxcycle.methods.ssm.questions import (
-    Answer,
     CostConfig,
     Oracle,
-    Question,
     answered_regions,
     box_questions,
     image_questions,
-    read_lines,
     write_lines,
 )
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from boxcycle.data.check import DataError
+from boxcycle.data.questions import Answer, Question, read_lines
 from boxcycle.data.read import read_split
 from boxcycle.data.splits import write_budget
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
 from boxcycle.methods.loading import load
-from boxcycle.methods.ssm.questions import Answer, Question, read_lines
 from boxcycle.methods.ssm.strategy import Strategy
 from boxcycle.methods.ssm.train import Config, round_settings
 from boxcycle.methods.ssm.validation import Miner

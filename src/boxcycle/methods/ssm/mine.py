@@ -13,12 +13,13 @@ from boxcycle.data.check import DataError
 from boxcycle.data.config import open_split
 from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool, Regions
+from boxcycle.data.questions import Answer, read_lines
 from boxcycle.data.splits import read_budget
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.evaluation.predictions import xywh
 from boxcycle.methods.loading import Trained, load
 from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates
-from boxcycle.methods.ssm.questions import Answer, answered_regions, read_lines, write_lines
+from boxcycle.methods.ssm.questions import answered_regions, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig

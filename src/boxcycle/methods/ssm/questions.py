@@ -1,6 +1,5 @@
-"""What a person is asked, what they answer, and an oracle that answers from held-back annotations.
-
-Questions and answers are lines of JSON; classes stand in them by name, boxes are xyxy in the pixels of the image file.
+"""Which questions come of candidates, what a pool learns from answers, and an oracle that answers from held-back
+annotations.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ import math
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,45 +17,12 @@ from torchvision.ops import box_iou
 
 from boxcycle.data.index import Index
 from boxcycle.data.pool import SAME, Pool, Regions, overlaps, regions
+from boxcycle.data.questions import Answer, Box, Question
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.methods.ssm.labels import Candidates
 
 TIGHT = 0.75  # IoU from which a suggested box is left as it is
 SHOWN = 3  # likeliest classes that a question names
-
-Box = tuple[float, float, float, float]
-Record = TypeVar("Record", bound=BaseModel)
-
-
-class Question(BaseModel):
-    """Is this box a ``label``? Or, without a box: what does this image show?"""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    image_id: int
-    file_name: str
-    box: Box | None = None
-    label: str = ""
-    classes: dict[str, float] = {}  # the likeliest, with their probabilities
-    consistency: float | None = None  # None: not measured
-
-
-class Answer(BaseModel):
-    """One action of a person on one question, with the seconds that it took.
-
-    accept: box and class are right; adjust: another box; relabel: another class; draw: a box that nobody suggested;
-    reject: no object; finish: the image has no other objects; skip: no opinion.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    question: str
-    image_id: int
-    action: Literal["accept", "adjust", "relabel", "draw", "reject", "finish", "skip"]
-    label: str = ""
-    box: Box | None = None
-    seconds: float = 0.0
 
 
 class CostConfig(BaseModel):
@@ -213,18 +179,6 @@ def write_lines(file: Path, records: Iterable[BaseModel]) -> None:
     text = "".join(record.model_dump_json() + "\n" for record in records)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda beside: _write(beside, text))
-
-
-def read_lines(file: Path, kind: type[Record]) -> list[Record]:
-    """The records of a file of lines. Raises ``ValueError``, naming file and line, for one that is none."""
-    records = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            records.append(kind.model_validate_json(line))
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{file}, line {number} is no {kind.__name__.lower()}: {reason}") from None
-    return records
 
 
 def _write(file: Path, text: str) -> None:

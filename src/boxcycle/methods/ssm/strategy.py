@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from boxcycle.data.pool import Pool, Regions, regions
+from boxcycle.data.questions import Question
 from boxcycle.methods.ssm.labels import Candidates
-from boxcycle.methods.ssm.questions import Question, box_questions, image_questions
+from boxcycle.methods.ssm.questions import box_questions, image_questions
 from boxcycle.methods.ssm.rivals import (
     confident_boxes,
     entropy_questions,

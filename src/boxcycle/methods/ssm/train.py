@@ -17,6 +17,7 @@ from boxcycle.config import ConfigError
 from boxcycle.data.check import DataError
 from boxcycle.data.config import open_split
 from boxcycle.data.pool import Pool
+from boxcycle.data.questions import Answer, read_lines
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult
@@ -24,14 +25,7 @@ from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_w
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.labels import Candidates
 from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates
-from boxcycle.methods.ssm.questions import (
-    Answer,
-    CostConfig,
-    Oracle,
-    answered_regions,
-    read_lines,
-    write_lines,
-)
+from boxcycle.methods.ssm.questions import CostConfig, Oracle, answered_regions, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig
