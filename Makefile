@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	@$(VENV)/bin/boxcycle demo
 
 test: $(VENV)/installed-dev
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(RUN) pytest -q
+	@OMP_NUM_THREADS=1 $(RUN) pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	@$(RUN) ruff check .
