@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": MIDDLE,
     "annotate": MIDDLE,
     "export": MIDDLE,
-    "methods": MIDDLE | {"report"},
+    "methods": MIDDLE | {"report", "yaml12"},
     "cli": TOP,
     "__init__": TOP,
 }

@@ -94,7 +94,9 @@ def test_targets_of_make_exist() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (path.parent / target).exists()] == []
+    made = {ROOT / "docs" / name for name in ("options.md", "checks.md")}  # when the site is built
+    places = {target: (path.parent / target).resolve() for target in targets}
+    assert [target for target, place in places.items() if not place.exists() and place not in made] == []
 
 
 def test_fields_of_configs_in_python_blocks_exist() -> None:

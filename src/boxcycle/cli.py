@@ -7,6 +7,8 @@ What a user can cause ends in one sentence on stderr and exit code 2; BOXCYCLE_D
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +109,17 @@ def eval(context: typer.Context) -> None:
     from boxcycle.methods.evaluate import EvalConfig, evaluate
 
     _call(context, EvalConfig, evaluate)
+
+
+@_verb
+def compare(context: typer.Context) -> None:
+    """Put runs beside each other: AP against labels spent."""
+    from boxcycle.methods.compare import CompareConfig, compare
+
+    folders = list(itertools.takewhile(lambda word: "=" not in word and not word.startswith("-"), context.args))
+    if folders:  # `boxcycle compare runs/a runs/b out=FOLDER`; names with a comma are as welcome as others
+        context.args = [f"runs={json.dumps(folders)}", *context.args[len(folders) :]]
+    _call(context, CompareConfig, compare)
 
 
 @_verb

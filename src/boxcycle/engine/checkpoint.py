@@ -61,6 +61,17 @@ def load_weights(path: Path) -> Weights:
         raise ValueError(f"{path} is not a safetensors file: it is {kind}") from error
 
 
+def load_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file alone, without its tensors. Raises as :func:`load_weights`."""
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: it is damaged or of another kind") from error
+
+
 def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
     """Write ``resume.pt``; the one before stays as ``resume.previous.pt``: at every moment one of them is whole."""
     path = folder / RESUME

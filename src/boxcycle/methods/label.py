@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from boxcycle.data.index import Index, Strings
 from boxcycle.data.read import find_splits
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.methods.evaluate import open_index, predict_index
+from boxcycle.methods.finished import LABELLED_BY
 from boxcycle.methods.loading import load
+from boxcycle.methods.run_folder import CHECKPOINTS
 
 
 class LabelConfig(BaseModel):
@@ -49,11 +52,20 @@ def label(config: LabelConfig) -> None:
     others = [name for name in find_splits(source, _format(config, trained.config.data)) if name != split]
     for name in others:
         _write(open_index(trained, config.data, name), config.out, name, copy=config.copy_images)
+    # what compares runs then knows that no person drew these boxes
+    (config.out / LABELLED_BY).write_text(
+        json.dumps({"run": str(_run_of(trained.file).resolve())}) + "\n", encoding="utf-8"
+    )
     kept = int(labelled.annotated.sum())
     print(
         f"{config.out}: {len(labelled.boxes)} boxes in {kept} of {len(labelled)} images of split '{split}'"
         + (f"; as they were: {', '.join(others)}" if others else "")
     )
+
+
+def _run_of(weights: Path) -> Path:
+    """The run's folder of a weights file, or the file itself where it lies elsewhere."""
+    return weights.parent.parent if weights.parent.name == CHECKPOINTS else weights
 
 
 def with_boxes(index: Index, predictions: Sequence[Prediction], min_score: float) -> Index:

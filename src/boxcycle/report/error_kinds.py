@@ -52,18 +52,27 @@ def class_bars(breakdown: ErrorBreakdown) -> str:
 
 def kind_bars(breakdowns: Mapping[str, ErrorBreakdown]) -> str:
     """Errors of each kind, runs beside each other, as bars in an ``<svg>`` element."""
+    return bars_by_kind(
+        {name: {kind: getattr(found.total, kind) for kind in ERRORS} for name, found in breakdowns.items()}
+    )
+
+
+def bars_by_kind(counts: Mapping[str, Mapping[str, float]]) -> str:
+    """Numbers of errors by kind, of several runs or groups by name, as bars in an ``<svg>`` element."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.add_subplot(xlabel="errors")
         axes.grid(False, axis="y")
-        height = 0.8 / len(breakdowns)
-        for number, ((name, breakdown), colour) in enumerate(zip(breakdowns.items(), PALETTE, strict=False)):
-            places = np.arange(len(ERRORS)) + (number - (len(breakdowns) - 1) / 2) * height
-            counts = [getattr(breakdown.total, kind) for kind in ERRORS]
-            axes.barh(places, counts, height=0.9 * height, color=colour, label=_short(name))
+        height = 0.8 / len(counts)
+        for number, (name, kinds) in enumerate(counts.items()):
+            places = np.arange(len(ERRORS)) + (number - (len(counts) - 1) / 2) * height
+            values, colour = [kinds[kind] for kind in ERRORS], PALETTE[number % len(PALETTE)]
+            axes.barh(places, values, height=0.9 * height, color=colour, label=_short(name))
         axes.set_yticks(range(len(ERRORS)), ERRORS)
         axes.invert_yaxis()
-        figure.legend(loc="outside upper center", ncols=min(len(breakdowns), 3), handlelength=1.0)
+        figure.legend(
+            loc="outside upper center", ncols=min(len(counts), 3 if len(counts) <= 3 else 2), handlelength=1.0
+        )
         return to_svg(figure)
 
 

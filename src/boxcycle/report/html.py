@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -16,7 +17,22 @@ from PIL import Image
 
 from boxcycle.engine.checkpoint import write_atomically
 
-Cell = str | int | float | None  # a number that is not known is NaN or None
+
+class WithSpread(NamedTuple):
+    """A mean and its standard deviation (NaN: of one value)."""
+
+    mean: float
+    std: float
+
+
+class Interval(NamedTuple):
+    """A difference and half the width of its interval (infinite: of one pair)."""
+
+    mean: float
+    half: float
+
+
+Cell = str | int | float | WithSpread | Interval | None  # a number that is not known is NaN or None
 
 
 class Change(float):
@@ -93,6 +109,10 @@ def _template() -> Template:
 
 def format_cell(value: Cell) -> str:
     """A cell as text: whole numbers in groups of three, others with one decimal, a dash for what is not known."""
+    if isinstance(value, WithSpread | Interval):
+        number = Change(value.mean) if isinstance(value, Interval) else value.mean
+        known = math.isfinite(value[1]) and not math.isnan(value.mean)
+        return f"{format_cell(number)} ± {value[1]:.1f}" if known else format_cell(number)
     if isinstance(value, CountChange):
         return f"{int(value):+,}".replace("-", "−") if value else "0"
     if isinstance(value, float):
@@ -104,6 +124,8 @@ def format_cell(value: Cell) -> str:
 
 def kind_of_cell(value: Cell) -> str:
     """The CSS class of a cell: text, gain, loss, or none."""
+    if isinstance(value, Interval):  # coloured where the interval leaves out 0
+        return kind_of_cell(Change(value.mean)) if value.half < abs(value.mean) else ""
     if isinstance(value, Change) and abs(value) >= 0.05:  # what rounds to 0.0 is neither
         return "gain" if value > 0 else "loss"
     if isinstance(value, CountChange) and value:
