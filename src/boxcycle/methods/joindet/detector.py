@@ -83,7 +83,7 @@ class JoinDet(Detector):
         for its, (height, width) in zip(wanted, batch.sizes, strict=True):
             parts = box_convert(its.boxes, "cxcywh", "xyxy")
             corners.append(parts * parts.new_tensor([width, height, width, height]))
-        if self.config.embedding == "crops" and sum(map(len, corners)):
+        if self.config.embedding == "crops" and any(len(boxes) for boxes in corners):
             crops = roi_align(batch.tensors, corners, CROP, sampling_ratio=2)
             return unit_mean_square(self.detector.maps.trunk(crops).float().mean((2, 3)))
         features = maps[level_of_stride_16(len(maps))].float()

@@ -38,8 +38,9 @@ class PriorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    first: Literal["regions", "selective_search", "random"] = Field(
-        "regions", description="R_0: regions of the frozen backbone's map; DETReg's selective search; random boxes"
+    first: Literal["regions", "proposals", "random"] = Field(
+        "regions",
+        description="R_0: regions of the frozen backbone's map; those of `proposals.*` (DETReg: selective search); random boxes",
     )
     every: int = Field(0, ge=0, description="steps between updates; 0: R_0 stays")
     current: Literal["both", "regions", "instances", "predictions"] = Field(
@@ -115,15 +116,15 @@ def next_view(detector: DeformableDETR, image: Tensor, previous: Boxes, config: 
     boxes = box_convert(output.boxes[-1, 0], "cxcywh", "xyxy").cpu().clamp(0, 1)
     mask = foreground(found.attention)
     share = ANYWHERE if config.current == "predictions" else config.on_foreground
-    on_cells, scores = instance_priors(
-        boxes / found.reach, output.logits[-1, 0].cpu(), mask, threshold=share
-    )
+    on_cells, scores = instance_priors(boxes / found.reach, output.logits[-1, 0].cpu(), mask, threshold=share)
     instances = (on_cells * found.reach).clamp(max=1)
     current = _current(regions, (instances, scores), config)
     return View(found.attention, found.density, regions, instances, _updated(previous, current, config))
 
 
-def search_priors(proposals: NDArray[np.float32], size: tuple[int, int], most: int, generator: torch.Generator) -> Boxes:
+def search_priors(
+    proposals: NDArray[np.float32], size: tuple[int, int], most: int, generator: torch.Generator
+) -> Boxes:
     """DETReg's priors of an image: the first boxes of selective search, in an order such as its own.
 
     Selective search ranks a box by its level in the hierarchy, coarse ones first, times a random number; ``proposals``
@@ -137,9 +138,7 @@ def search_priors(proposals: NDArray[np.float32], size: tuple[int, int], most: i
     return chosen, torch.full((len(chosen),), REGION_SCORE)
 
 
-def _map_of(
-    features: Tensor, valid: Tensor, padded: Tensor, size: tuple[int, int], config: PriorConfig
-) -> _Map:
+def _map_of(features: Tensor, valid: Tensor, padded: Tensor, size: tuple[int, int], config: PriorConfig) -> _Map:
     """The map of one image, cut to its valid cells. Shapes: features [1, C, h, w], valid [1, h, w], padded [1, 3, H, W]."""
     [found] = eigen_maps(features, config.tau, config.center, valid=valid, corner_flip=config.corner_flip)
     rows, columns = int(valid[0, :, 0].sum()), int(valid[0, 0].sum())
