@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_priors_and_weights(
             yield samples
 
     with monkeypatch.context() as context:
-        context.setattr(room, "make_loader", stopping_loader)
+        context.setattr(batches, "make_loader", stopping_loader)
         boxcycle(*pretrain(scenes), "run=parts", "fit.steps=5", exit_code=128 + signal.SIGTERM)
     assert f"resuming at step {batch}" in boxcycle("pretrain", "joindet", "config=parts/config.yaml", "resume=true")
     assert_same_run(Path("whole"), Path("parts"), updates=2)

@@ -40,7 +40,7 @@ class PriorConfig(BaseModel):
 
     first: Literal["regions", "proposals", "random"] = Field(
         "regions",
-        description="R_0: regions of the frozen backbone's map; those of `proposals.*` (DETReg: selective search); random boxes",
+        description="R_0: regions of the frozen backbone's map; proposals (DETReg: selective search); random boxes",
     )
     every: int = Field(0, ge=0, description="steps between updates; 0: R_0 stays")
     current: Literal["both", "regions", "instances", "predictions"] = Field(
@@ -139,7 +139,10 @@ def search_priors(
 
 
 def _map_of(features: Tensor, valid: Tensor, padded: Tensor, size: tuple[int, int], config: PriorConfig) -> _Map:
-    """The map of one image, cut to its valid cells. Shapes: features [1, C, h, w], valid [1, h, w], padded [1, 3, H, W]."""
+    """The map of one image, cut to its valid cells.
+
+    Shapes: features [1, C, h, w], valid [1, h, w], padded [1, 3, H, W]; ``size``: (height, width) of the image.
+    """
     [found] = eigen_maps(features, config.tau, config.center, valid=valid, corner_flip=config.corner_flip)
     rows, columns = int(valid[0, :, 0].sum()), int(valid[0, 0].sum())
     y_reach = rows * padded.shape[-2] / features.shape[-2] / size[0]
