@@ -50,12 +50,13 @@ class Setting:
     layers: int = 2  # of the encoder, and of the decoder
     queries: int = 50
     clip_norm: float = 1.0
+    corner_flip: bool = True
 
 
 SETTINGS = {
-    "scenes": Setting(pixels=160, part=0.1, pretraining=600, every=150, steps=300, longer=800),
-    "bccd": Setting(pixels=160, part=0.1, pretraining=600, every=150, steps=300, longer=800),
-    "coco-mini": Setting(pixels=160, part=0.5, pretraining=600, every=150, steps=300, longer=800),
+    "scenes": Setting(pixels=256, part=0.1, pretraining=600, every=150, steps=300, longer=800),
+    "bccd": Setting(pixels=256, part=0.1, pretraining=600, every=150, steps=300, longer=800),
+    "coco-mini": Setting(pixels=256, part=0.5, pretraining=600, every=150, steps=300, longer=800),
 }
 # settings of `priors` of each pretraining; None: none
 ARMS: dict[str, dict[str, Any] | None] = {
@@ -127,7 +128,7 @@ def run_one(arm: str, name: str, setting: Setting, seed: int, options: argparse.
     priors = ARMS[arm] if arm in ARMS else VARIANTS.get(arm)
     if priors is not None:
         init = place.with_name(f"{place.name}-pretrained")
-        given = shared | {"run": init, "priors": {"every": setting.every} | priors}
+        given = shared | {"run": init, "priors": {"every": setting.every, "corner_flip": setting.corner_flip} | priors}
         given |= {"fit": fit_settings(setting, setting.pretraining, seed, options.threads)}
         joindet.train(joindet.Config.model_validate(given))
         row["proposals"] = json.loads((init / "eval.json").read_text(encoding="utf-8"))["summary"]

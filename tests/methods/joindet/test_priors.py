@@ -107,7 +107,7 @@ def test_r_0_is_the_regions_of_the_backbone(detector: DeformableDETR) -> None:
     assert view.priors[0].equal(view.regions)
     assert len(view.regions) > 0
     assert view.priors[1].equal(torch.ones(len(view.regions)))
-    assert len(view.instances) == 0
+    assert len(view.instances[0]) == 0
     assert view.attention.shape == (6, 8)
     with torch.no_grad():
         for parameter in detector.transformer.parameters():
@@ -115,15 +115,17 @@ def test_r_0_is_the_regions_of_the_backbone(detector: DeformableDETR) -> None:
     assert first_view(detector, picture(), PriorConfig()).priors[0].equal(view.regions), "the transformer has no say"
 
 
-def test_cells_that_hang_over_the_image_are_cut(detector: DeformableDETR, monkeypatch: pytest.MonkeyPatch) -> None:
-    """104 pixels are 6.5 cells of 16: the left 4 of 7 cells are 64 pixels, and the map reaches beyond the image."""
-    see(monkeypatch, left_half(8, 8))
-    view = first_view(detector, picture(96, 104), PriorConfig())
-    assert view.attention.shape == (6, 7)
-    torch.testing.assert_close(view.regions, torch.tensor([[0, 0, 64 / 104, 1]]))
-    see(monkeypatch, 1 - left_half(8, 8))
-    [box] = first_view(detector, picture(96, 104), PriorConfig()).regions
-    torch.testing.assert_close(box, torch.tensor([64 / 104, 0, 1, 1]))
+def test_a_view_has_no_padding_and_parts_stay_parts() -> None:
+    """Cells of padding would be the odd ones out, and so the foreground."""
+    assert priors.whole_strides(picture(96, 128)).equal(picture(96, 128))
+    assert priors.whole_strides(picture(120, 150)).shape == (3, 128, 160)
+    assert priors.whole_strides(picture(10, 15)).shape == (3, 32, 32)
+    image = torch.zeros(3, 90, 120)
+    image[:, :45, 30:60] = 1
+    found = priors.whole_strides(image)[0] > 0.5
+    rows, columns = found.nonzero().unbind(1)
+    assert [int(rows.min()), int(rows.max()) + 1] == [0, 48]
+    assert [int(columns.min()), int(columns.max()) + 1] == [32, 64]
 
 
 def test_instances_are_sure_and_lie_on_the_foreground(
@@ -134,11 +136,11 @@ def test_instances_are_sure_and_lie_on_the_foreground(
     say(detector, boxes, [True, True, False, True], monkeypatch)
     nothing = (torch.zeros(0, 4), torch.zeros(0))
     view = next_view(detector, picture(), nothing, PriorConfig())
-    torch.testing.assert_close(view.instances, torch.tensor([[0.1, 0.3, 0.3, 0.7], [0.3, 0.4, 0.6, 0.6]]))
+    torch.testing.assert_close(view.instances[0], torch.tensor([[0.1, 0.3, 0.3, 0.7], [0.3, 0.4, 0.6, 0.6]]))
     torch.testing.assert_close(view.regions, torch.tensor([[0.0, 0, 0.5, 1]]))
     assert len(view.priors[0]) == 3
     everything = next_view(detector, picture(), nothing, PriorConfig(current="predictions"))
-    assert len(everything.instances) == 3, "foreground is not asked for"
+    assert len(everything.instances[0]) == 3, "foreground is not asked for"
 
 
 @pytest.mark.parametrize(("current", "count"), [("both", 2), ("regions", 1), ("instances", 1), ("predictions", 1)])
@@ -156,7 +158,7 @@ def test_an_update_smooths_the_priors_before(detector: DeformableDETR, monkeypat
     say(detector, [[0.26, 0.26, 0.3, 0.3]], [True], monkeypatch)
     view = next_view(detector, picture(), OLD, PriorConfig())
     region, score = torch.tensor([[0.0, 0, 0.5, 1]]), torch.ones(1)
-    current = torch.cat([region, view.instances]), torch.cat([score, torch.tensor([1.0]).sigmoid()])
+    current = torch.cat([region, view.instances[0]]), torch.cat([score, torch.tensor([1.0]).sigmoid()])
     for found, wanted in zip(view.priors, labels.smooth_boxes(*OLD, *current), strict=True):
         torch.testing.assert_close(found, wanted)
     assert len(view.priors[0]) == 3, "the instance met the first of the old ones"

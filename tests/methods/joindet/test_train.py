@@ -78,7 +78,13 @@ def test_pretrained_evaluated_and_fine_tuned(scenes: Path) -> None:
     assert [line.split(":")[0] for line in said.splitlines() if line.startswith("priors")] == [
         f"priors {number}" for number in range(3)
     ]
-    assert {file.name for file in Path("pre").iterdir()} >= {"predictions.json", "eval.json", "report.html", "priors"}
+    assert {file.name for file in Path("pre").iterdir()} >= {
+        "predictions.json",
+        "eval.json",
+        "report.html",
+        "priors.html",
+    }
+    assert Path("pre/priors.html").read_text().count("<img") == 6 * 3, "six images, three updates"
     assert "foreground" in boxcycle("eval", "run=pre", "device=cpu")
     recall = json.loads(Path("pre/eval-val/eval.json").read_text())["summary"]["AR100"]
     assert recall == json.loads(Path("pre/eval.json").read_text())["summary"]["AR100"]
@@ -93,7 +99,7 @@ def test_pretrained_evaluated_and_fine_tuned(scenes: Path) -> None:
 
 
 def test_a_folder_of_images_is_enough(scenes: Path) -> None:
-    boxcycle(*pretrain(scenes / "images" / "train"), "run=pre", "fit.steps=1")
+    boxcycle(*pretrain(scenes / "images" / "train"), "run=pre", "fit.steps=1", "jitter=0.5,2")
     assert Path("pre/checkpoints/last.safetensors").is_file()
     assert not Path("pre/eval.json").exists(), "there is nothing to judge by"
 
@@ -133,9 +139,9 @@ class Killed(BaseException):
     """What no handler catches."""
 
 
-@pytest.mark.parametrize("image", [2, 8, 13])
+@pytest.mark.parametrize("image", [2, 9, 20, 33])
 def test_killed_in_a_sweep_it_goes_on_to_the_same(scenes: Path, monkeypatch: pytest.MonkeyPatch, image: int) -> None:
-    """In the sweep for R_0, for R_1 and for R_2; what was trained since the last save is trained again."""
+    """Among the pictures and in the sweeps for R_0, R_1 and R_2; what was trained since the last save comes again."""
     boxcycle(*pretrain(scenes), "run=whole", "fit.steps=5")
     whole, seen = batches.Batches.view, 0
 

@@ -16,15 +16,17 @@ from torch import Tensor
 from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
+from boxcycle.data.jitter import large_scale_jitter
 from boxcycle.data.loader import Batch, make_loader
 from boxcycle.data.one_class import with_boxes
 from boxcycle.data.proposals import open_proposals
-from boxcycle.data.transforms import make_transform
+from boxcycle.data.transforms import ResizeConfig, Transform, make_transform
 from boxcycle.evaluation.predictions import evaluation_mode
 from boxcycle.methods.joindet.detector import JoinDet
 from boxcycle.methods.joindet.labels import random_boxes
 from boxcycle.methods.joindet.priors import View, first_view, next_view, search_priors
 from boxcycle.methods.joindet.store import Found, Priors, load_priors, sweep
+from boxcycle.methods.joindet.viewer import WATCHED, save_view
 
 if TYPE_CHECKING:
     from boxcycle.methods.joindet.train import Pretraining
@@ -67,6 +69,7 @@ class Batches:
         wait = PartialState().wait_for_everyone
         find = self._first() if previous is None else self._next(previous)
         with evaluation_mode(self.model):
+            self._draw(number, previous)
             priors = sweep(
                 self.file(number),
                 self._fingerprint(previous),
@@ -86,6 +89,12 @@ class Batches:
         if previous is None:
             return first_view(self.model.detector, pixels, self.config.priors)
         return next_view(self.model.detector, pixels, previous.of(image), self.config.priors)
+
+    def _draw(self, number: int, previous: Priors | None) -> None:
+        """Pictures of the first images; of R_0 only where it comes from a map."""
+        if self.rank == 0 and (number or self.config.priors.first == "regions"):
+            for image in range(min(WATCHED, len(self.index))):
+                save_view(self.folder, self.index, image, number, self.view(image, previous))
 
     def _first(self) -> Callable[[int], Found]:
         config = self.config.priors
@@ -126,11 +135,8 @@ class Batches:
 
     def _load(self, priors: Priors, step: int, end: int) -> Iterable[Batch]:
         settings, accumulate = self.config.fit, self.config.fit.accumulate
-        dataset = DetectionDataset(
-            learnable(self.index, priors),
-            make_transform(self.config.data.resize, train=True),
-            cache=self.config.data.cache,
-        )
+        learnt, transform = learnable(self.index, priors), augmentation(self.config.data.resize, self.config.jitter)
+        dataset = DetectionDataset(learnt, transform, cache=self.config.data.cache)
         return make_loader(
             dataset,
             batch_size=settings.batch_size // accumulate,
@@ -141,6 +147,15 @@ class Batches:
             world_size=self.world_size,
             workers=settings.workers,
         )
+
+
+def augmentation(config: ResizeConfig, scales: tuple[float, float] | None) -> Transform:
+    """The resize and flip of all methods; with ``scales``, large-scale jitter on a canvas of the longer side."""
+    plain = make_transform(config, train=True)
+    if scales is None:
+        return plain
+    jitter, flip = large_scale_jitter(config.long, scales), plain.random
+    return Transform(plain.fixed, jitter if flip is None else lambda image, target: jitter(*flip(image, target)))
 
 
 def learnable(index: Index, priors: Priors) -> Index:
@@ -158,7 +173,7 @@ def learnable(index: Index, priors: Priors) -> Index:
 
 
 def _found(view: View) -> Found:
-    return (*view.priors, len(view.regions), len(view.instances), view.density)
+    return (*view.priors, len(view.regions), len(view.instances[0]), view.density)
 
 
 def _given(boxes: tuple[Tensor, Tensor]) -> Found:

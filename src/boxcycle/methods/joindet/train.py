@@ -15,9 +15,10 @@ from boxcycle.data.proposals import ProposalConfig
 from boxcycle.data.read import find_splits
 from boxcycle.engine.fit import fit
 from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig, load_detector_weights
-from boxcycle.methods.joindet.batches import Batches
+from boxcycle.methods.joindet.batches import PRIORS, Batches
 from boxcycle.methods.joindet.detector import JoinDet, PretrainDetrConfig
 from boxcycle.methods.joindet.priors import PriorConfig
+from boxcycle.methods.joindet.viewer import write_viewer
 
 
 class Config(RunConfig):
@@ -27,6 +28,11 @@ class Config(RunConfig):
     init: Path | None = Field(None, description="a run of `pretrain joindet`, or its weights: start from its detector")
     priors: PriorConfig = PriorConfig()
     proposals: ProposalConfig = ProposalConfig()
+    jitter: tuple[float, float] | None = Field(
+        None,
+        description="large-scale jitter: least and largest size of an image in training, as parts of data.resize.long "
+        "(the paper: 0.1, 2)",
+    )
     fit: DetrFitConfig = DetrFitConfig()
 
 
@@ -69,7 +75,10 @@ class Pretraining(Experiment):
         )
 
     def finish(self, model: nn.Module) -> None:
-        """Keep proposals, their figures and the report, where there are boxes to judge by."""
+        """Keep pictures of the priors; and proposals, their figures and a report, where there are boxes to judge by."""
+        if self.is_main:
+            title = f"priors of {self.folder.name}"
+            print(f"pictures of the priors: {write_viewer(self.folder / PRIORS, self.train_index, title)}")
         if len(self.val_index):
             super().finish(model)
 
