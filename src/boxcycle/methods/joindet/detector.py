@@ -24,7 +24,7 @@ CHANCE = 0.5  # of foreground, from which a query counts as one
 
 
 class PretrainDetrConfig(DetrConfig):
-    """A Deformable DETR whose two logits, background and foreground, are one distribution. [JoinDet section 3.2]"""
+    """A Deformable DETR whose two logits, background and foreground, are one distribution. [JoinDet section 3.1]"""
 
     losses: SetLossConfig = SetLossConfig(classification="softmax")
     embedding: Literal["map", "crops"] = Field(
@@ -102,7 +102,7 @@ class JoinDet(Detector):
 
 
 class EmbeddingHead(nn.Sequential):
-    """f_emb: two hidden layers of the transformer's width. [JoinDet section 3.2]"""
+    """f_emb: two hidden layers of the transformer's width. [JoinDet section 3.1]"""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__(

@@ -92,7 +92,7 @@ def build(config: Config, class_names: Sequence[str] = FOREGROUND) -> JoinDet:
 
 
 def train(config: Config) -> Path:
-    """Pretrain; returns the run's folder. [JoinDet section 3.3]"""
+    """Pretrain; returns the run's folder. [JoinDet section 2]"""
     experiment = Pretraining("joindet", config)
     model = build(config)
     experiment.pretrain(model)
