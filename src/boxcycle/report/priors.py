@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +25,7 @@ Boxes = NDArray[np.floating]
 def draw_view(
     pixels: NDArray[np.uint8],
     attention: NDArray[np.float32],
-    found: dict[str, tuple[Boxes, Sequence[float]]],
+    found: Mapping[str, tuple[Boxes, Sequence[float]]],
 ) -> Image.Image:
     """The attention map over an image with the regions and instances found on it, and under it the priors made of them.
 
@@ -75,7 +75,7 @@ def _some(numbers: Iterable[int]) -> list[int]:
     return [every[i * (len(every) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
-def _draw(pixels: NDArray[np.uint8], found: dict[str, tuple[Boxes, Sequence[float]]]) -> Image.Image:
+def _draw(pixels: NDArray[np.uint8], found: Mapping[str, tuple[Boxes, Sequence[float]]]) -> Image.Image:
     height, width = pixels.shape[:2]
     boxes = [boxes * np.array([width, height, width, height]) for boxes, _ in found.values()]
     texts = [f"{score:.2f}" for _, scores in found.values() for score in scores]
