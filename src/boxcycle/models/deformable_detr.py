@@ -18,7 +18,15 @@ from boxcycle.models.batch import pad_images
 from boxcycle.models.deformable_attention import Levels
 from boxcycle.models.detector import Detector
 from boxcycle.models.detr_layers import Drop, ImageDropout
-from boxcycle.models.detr_losses import SetLossConfig, SetMatch, Wanted, foreground_probs, match_sets, set_losses, wanted_of
+from boxcycle.models.detr_losses import (
+    SetLossConfig,
+    SetMatch,
+    Wanted,
+    foreground_probs,
+    match_sets,
+    set_losses,
+    wanted_of,
+)
 from boxcycle.models.detr_transformer import DetrOutput, DetrTransformer
 from boxcycle.models.feature_levels import GROUPS, FeatureLevels, FeatureMaps
 from boxcycle.ops.randomness import image_generator

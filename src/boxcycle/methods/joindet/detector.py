@@ -24,7 +24,7 @@ CHANCE = 0.5  # of foreground, from which a query counts as one
 
 
 class PretrainDetrConfig(DetrConfig):
-    """A Deformable DETR whose two logits, background and foreground, are one distribution. [JoinDet section 3.2]"""
+    """A Deformable DETR whose two logits, background and foreground, are one distribution. [JoinDet section 3.1]"""
 
     losses: SetLossConfig = SetLossConfig(classification="softmax")
     embedding: Literal["map", "crops"] = Field(
@@ -83,7 +83,7 @@ class JoinDet(Detector):
         for its, (height, width) in zip(wanted, batch.sizes, strict=True):
             parts = box_convert(its.boxes, "cxcywh", "xyxy")
             corners.append(parts * parts.new_tensor([width, height, width, height]))
-        if self.config.embedding == "crops" and sum(map(len, corners)):
+        if self.config.embedding == "crops" and any(len(boxes) for boxes in corners):
             crops = roi_align(batch.tensors, corners, CROP, sampling_ratio=2)
             return unit_mean_square(self.detector.maps.trunk(crops).float().mean((2, 3)))
         features = maps[level_of_stride_16(len(maps))].float()
@@ -102,7 +102,7 @@ class JoinDet(Detector):
 
 
 class EmbeddingHead(nn.Sequential):
-    """f_emb: two hidden layers of the transformer's width. [JoinDet section 3.2]"""
+    """f_emb: two hidden layers of the transformer's width. [JoinDet section 3.1]"""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__(

@@ -26,4 +26,3 @@ def unit_mean_square(vectors: Tensor) -> Tensor:
     Shapes: vectors [N, D]; returns the same.
     """
     return vectors * (vectors.square().mean(1, keepdim=True) + 1e-12).rsqrt()
-

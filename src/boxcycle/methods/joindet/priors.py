@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.ops import box_convert
 
 from boxcycle.methods.joindet.eigen import eigen_maps
@@ -27,8 +28,9 @@ from boxcycle.methods.joindet.labels import (
     suppress_boxes,
 )
 from boxcycle.models.deformable_detr import DeformableDETR
-from boxcycle.models.feature_levels import level_of_stride_16, valid_cells
+from boxcycle.models.feature_levels import level_of_stride_16
 
+PADDING = 32  # pixels, whose multiples batches are padded to
 ANYWHERE = -1.0  # a part of foreground that every box exceeds
 Boxes = tuple[Tensor, Tensor]  # boxes [N, 4] and scores [N]
 
@@ -38,8 +40,9 @@ class PriorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    first: Literal["regions", "selective_search", "random"] = Field(
-        "regions", description="R_0: regions of the frozen backbone's map; DETReg's selective search; random boxes"
+    first: Literal["regions", "proposals", "random"] = Field(
+        "regions",
+        description="R_0: regions of the frozen backbone's map; proposals (DETReg: selective search); random boxes",
     )
     every: int = Field(0, ge=0, description="steps between updates; 0: R_0 stays")
     current: Literal["both", "regions", "instances", "predictions"] = Field(
@@ -62,26 +65,15 @@ class PriorConfig(BaseModel):
 
 
 class View(NamedTuple):
-    """What one look at an image gave: ``attention`` [h, w] of its valid cells, 0 where there is no map; ``density`` of
-    the graph, NaN where there is no map; its ``regions`` and ``instances``; and the ``priors`` that come of them.
+    """What one look at an image gave: ``attention`` [h, w], 0 where there is no map; ``density`` of the graph, NaN
+    where there is no map; its ``regions`` and ``instances``; and the ``priors`` that come of them.
     """
 
     attention: Tensor
     density: float
     regions: Tensor
-    instances: Tensor
+    instances: Boxes
     priors: Boxes
-
-
-class _Map(NamedTuple):
-    """The attention map of one image with what brings boxes onto its cells.
-
-    ``reach`` [4]: the sides of its valid cells as parts of the image (the last ones may hang over).
-    """
-
-    attention: Tensor
-    density: float
-    reach: Tensor
 
 
 @torch.no_grad()
@@ -90,14 +82,12 @@ def first_view(detector: DeformableDETR, image: Tensor, config: PriorConfig) -> 
 
     Shapes: image [3, H, W] in [0, 1].
     """
-    batch = detector.batch([image])
+    batch = detector.batch([whole_strides(image)])
     maps = detector.maps(batch.tensors)
-    features = maps[level_of_stride_16(len(maps))]
-    height, width = features.shape[-2:]
-    found = _map_of(features, valid_cells(batch, (height, width)), batch.tensors, batch.sizes[0], config)
-    regions = _regions(found, config)
+    attention, density = _map_of(maps[level_of_stride_16(len(maps))], config)
+    regions = region_priors(attention, min_area=config.min_area, max_regions=config.regions)
     scores = torch.full((len(regions),), REGION_SCORE)
-    return View(found.attention, found.density, regions, torch.zeros(0, 4), (regions, scores))
+    return View(attention, density, regions, (torch.zeros(0, 4), torch.zeros(0)), (regions, scores))
 
 
 @torch.no_grad()
@@ -106,24 +96,30 @@ def next_view(detector: DeformableDETR, image: Tensor, previous: Boxes, config: 
 
     Shapes: image [3, H, W] in [0, 1]. [JoinDet Eq. 7]
     """
-    batch = detector.batch([image])
+    batch = detector.batch([whole_strides(image)])
     memory = detector.encode(batch)
     output = detector.decode(memory)
-    tokens, valid = memory.map(level_of_stride_16(len(memory.shapes)))
-    found = _map_of(tokens, valid, batch.tensors, batch.sizes[0], config)
-    regions = _regions(found, config)
-    boxes = box_convert(output.boxes[-1, 0], "cxcywh", "xyxy").cpu().clamp(0, 1)
-    mask = foreground(found.attention)
+    attention, density = _map_of(memory.map(level_of_stride_16(len(memory.shapes)))[0], config)
+    regions = region_priors(attention, min_area=config.min_area, max_regions=config.regions)
+    boxes = box_convert(output.boxes[-1, 0], "cxcywh", "xyxy").cpu()
     share = ANYWHERE if config.current == "predictions" else config.on_foreground
-    on_cells, scores = instance_priors(
-        boxes / found.reach, output.logits[-1, 0].cpu(), mask, threshold=share
-    )
-    instances = (on_cells * found.reach).clamp(max=1)
-    current = _current(regions, (instances, scores), config)
-    return View(found.attention, found.density, regions, instances, _updated(previous, current, config))
+    instances = instance_priors(boxes, output.logits[-1, 0].cpu(), foreground(attention), threshold=share)
+    priors = _updated(previous, _current(regions, instances, config), config)
+    return View(attention, density, regions, instances, priors)
 
 
-def search_priors(proposals: NDArray[np.float32], size: tuple[int, int], most: int, generator: torch.Generator) -> Boxes:
+def whole_strides(image: Tensor) -> Tensor:
+    """An image at the nearest size that needs no padding: cells of padding would be a group of tokens of their own.
+
+    Parts of the image stay the same parts. Shapes: image [3, H, W]; returns [3, 32 m, 32 n].
+    """
+    size = [max(round(side / PADDING), 1) * PADDING for side in image.shape[-2:]]
+    return interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def search_priors(
+    proposals: NDArray[np.float32], size: tuple[int, int], most: int, generator: torch.Generator
+) -> Boxes:
     """DETReg's priors of an image: the first boxes of selective search, in an order such as its own.
 
     Selective search ranks a box by its level in the hierarchy, coarse ones first, times a random number; ``proposals``
@@ -137,21 +133,10 @@ def search_priors(proposals: NDArray[np.float32], size: tuple[int, int], most: i
     return chosen, torch.full((len(chosen),), REGION_SCORE)
 
 
-def _map_of(
-    features: Tensor, valid: Tensor, padded: Tensor, size: tuple[int, int], config: PriorConfig
-) -> _Map:
-    """The map of one image, cut to its valid cells. Shapes: features [1, C, h, w], valid [1, h, w], padded [1, 3, H, W]."""
-    [found] = eigen_maps(features, config.tau, config.center, valid=valid, corner_flip=config.corner_flip)
-    rows, columns = int(valid[0, :, 0].sum()), int(valid[0, 0].sum())
-    y_reach = rows * padded.shape[-2] / features.shape[-2] / size[0]
-    x_reach = columns * padded.shape[-1] / features.shape[-1] / size[1]
-    density = float("nan") if found.degenerate else found.density
-    return _Map(found.attention[:rows, :columns].cpu(), density, torch.tensor([x_reach, y_reach] * 2))
-
-
-def _regions(found: _Map, config: PriorConfig) -> Tensor:
-    boxes = region_priors(found.attention, min_area=config.min_area, max_regions=config.regions)
-    return (boxes * found.reach).clamp(max=1)
+def _map_of(features: Tensor, config: PriorConfig) -> tuple[Tensor, float]:
+    """The attention map of one image and the density of its graph. Shapes: features [1, C, h, w]; returns [h, w]."""
+    [found] = eigen_maps(features, config.tau, config.center, corner_flip=config.corner_flip)
+    return found.attention.cpu(), float("nan") if found.degenerate else found.density
 
 
 def _current(regions: Tensor, instances: Boxes, config: PriorConfig) -> Boxes:

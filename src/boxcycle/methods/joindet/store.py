@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -91,7 +92,8 @@ def save_priors(path: Path, priors: Priors) -> None:
 
     def write(file: Path) -> None:
         with file.open("wb") as stream:
-            np.savez(stream, **{field.name: np.asarray(getattr(priors, field.name)) for field in fields(Priors)})
+            columns: dict[str, Any] = {field.name: np.asarray(getattr(priors, field.name)) for field in fields(Priors)}
+            np.savez(stream, **columns)
 
     write_atomically(path, write)
 

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from boxcycle.data.check import DataError
 from boxcycle.data.config import DataConfig, open_split
-from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
-from boxcycle.data.loader import Batch, make_loader
-from boxcycle.data.one_class import FOREGROUND, one_class, with_boxes, without_any_box
-from boxcycle.data.proposals import ProposalConfig, open_proposals
+from boxcycle.data.one_class import FOREGROUND, one_class, without_any_box
+from boxcycle.data.proposals import ProposalConfig
 from boxcycle.data.read import find_splits
-from boxcycle.data.transforms import make_transform
 from boxcycle.engine.fit import fit
-from boxcycle.evaluation.predictions import evaluation_mode
 from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig, load_detector_weights
+from boxcycle.methods.joindet.batches import PRIORS, Batches
 from boxcycle.methods.joindet.detector import JoinDet, PretrainDetrConfig
-from boxcycle.methods.joindet.labels import random_boxes
-from boxcycle.methods.joindet.priors import PriorConfig, View, first_view, next_view, search_priors
-from boxcycle.methods.joindet.store import Found, Priors, load_priors, sweep
-
-PRIORS = "priors"  # folder within the run's
+from boxcycle.methods.joindet.priors import PriorConfig
+from boxcycle.methods.joindet.viewer import write_viewer
 
 
 class Config(RunConfig):
@@ -40,6 +28,11 @@ class Config(RunConfig):
     init: Path | None = Field(None, description="a run of `pretrain joindet`, or its weights: start from its detector")
     priors: PriorConfig = PriorConfig()
     proposals: ProposalConfig = ProposalConfig()
+    jitter: tuple[float, float] | None = Field(
+        None,
+        description="large-scale jitter: least and largest size of an image in training, as parts of data.resize.long "
+        "(the paper: 0.1, 2)",
+    )
     fit: DetrFitConfig = DetrFitConfig()
 
 
@@ -82,134 +75,12 @@ class Pretraining(Experiment):
         )
 
     def finish(self, model: nn.Module) -> None:
-        """Keep proposals, their figures and the report, where there are boxes to judge by."""
+        """Keep pictures of the priors; and proposals, their figures and a report, where there are boxes to judge by."""
+        if self.is_main:
+            title = f"priors of {self.folder.name}"
+            print(f"pictures of the priors: {write_viewer(self.folder / PRIORS, self.train_index, title)}")
         if len(self.val_index):
             super().finish(model)
-
-
-class Batches:
-    """The batches of a run, which makes its priors when they are due: what ``engine.fit`` calls.
-
-    R_n is of the weights after ``n * every`` steps, and is made before the next one. A run that is resumed finds it in
-    its folder, or makes it again from the same weights.
-    """
-
-    def __init__(self, run: Pretraining, model: JoinDet) -> None:
-        self.run, self.config, self.model, self.index = run, run.config, model, run.train_index
-        self.plain = DetectionDataset(self.index, make_transform(run.config.data.resize, train=False))
-
-    def __call__(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
-        """This process's batches from ``start_step`` on."""
-        settings, every = self.config.fit, self.config.priors.every
-        [folder] = broadcast_object_list([str(self.run.folder)])
-        self.folder, self.rank, self.world_size = Path(folder) / PRIORS, rank, world_size
-        step = start_step
-        while step < settings.steps:
-            number = step // every if every else 0
-            end = min((number + 1) * every, settings.steps) if every else settings.steps
-            priors = self.priors(number) if step == number * every else load_priors(self.file(number))
-            yield from self._load(priors, step, end)
-            step = end
-
-    def file(self, number: int) -> Path:
-        """Where R_n is."""
-        return self.folder / f"{number}.npz"
-
-    def priors(self, number: int) -> Priors:
-        """R_n of all images, by the weights as they are."""
-        previous = load_priors(self.file(number - 1)) if number else None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        wait = PartialState().wait_for_everyone
-        find = self._first() if previous is None else self._next(previous)
-        with evaluation_mode(self.model):
-            priors = sweep(
-                self.file(number),
-                self._fingerprint(previous),
-                len(self.index),
-                find,
-                rank=self.rank,
-                world_size=self.world_size,
-                wait=wait,
-            )
-        if self.rank == 0:
-            print(f"priors {number}: {priors.describe()}")
-        return priors
-
-    def view(self, image: int, previous: Priors | None) -> View:
-        """One look at image number ``image``."""
-        pixels = self.plain[image][0].to(next(self.model.parameters()).device)
-        if previous is None:
-            return first_view(self.model.detector, pixels, self.config.priors)
-        return next_view(self.model.detector, pixels, previous.of(image), self.config.priors)
-
-    def _first(self) -> Callable[[int], Found]:
-        config = self.config.priors
-        if config.first == "regions":
-            return lambda image: _found(self.view(image, None))
-        if config.first == "random":
-            return lambda image: _given(random_boxes(config.most, self._generator(image)))
-        if self.rank == 0:
-            open_proposals(self.index, self.config.proposals)
-        PartialState().wait_for_everyone()  # the others find all of them in the cache
-        proposals, sizes = open_proposals(self.index, self.config.proposals), self.index.image_sizes
-
-        def search(image: int) -> Found:
-            size = (int(sizes[image, 0]), int(sizes[image, 1]))
-            return _given(search_priors(proposals[image], size, config.most, self._generator(image)))
-
-        return search
-
-    def _next(self, previous: Priors) -> Callable[[int], Found]:
-        return lambda image: _found(self.view(image, previous))
-
-    def _generator(self, image: int) -> torch.Generator:
-        seed = np.random.SeedSequence((self.config.fit.seed, image)).generate_state(1)[0]
-        return torch.Generator().manual_seed(int(seed))
-
-    def _fingerprint(self, previous: Priors | None) -> str:
-        """A text that differs if images, settings, weights or the priors before do."""
-        config = self.config
-        settings = (config.data.resize, config.priors, config.proposals)
-        digest = hashlib.sha256("".join(part.model_dump_json() for part in settings).encode())
-        digest.update(f"{config.fit.seed} {previous.fingerprint if previous else ''}".encode())
-        for array in (self.index.image_ids, self.index.image_sizes, self.index.file_names.bytes):
-            digest.update(array.tobytes())
-        state = self.model.detector.state_dict()
-        for name in sorted(state):
-            digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def _load(self, priors: Priors, step: int, end: int) -> Iterable[Batch]:
-        settings, accumulate = self.config.fit, self.config.fit.accumulate
-        dataset = DetectionDataset(
-            learnable(self.index, priors),
-            make_transform(self.config.data.resize, train=True),
-            cache=self.config.data.cache,
-        )
-        return make_loader(
-            dataset,
-            batch_size=settings.batch_size // accumulate,
-            steps=end * accumulate,
-            seed=settings.seed,
-            start_step=step * accumulate,
-            rank=self.rank,
-            world_size=self.world_size,
-            workers=settings.workers,
-        )
-
-
-def learnable(index: Index, priors: Priors) -> Index:
-    """The images that have priors, with them: one without teaches nothing, rather than that it is all background.
-
-    Raises :class:`DataError` if none has.
-    """
-    counts = np.diff(priors.offsets)
-    sizes = np.repeat(index.image_sizes[:, ::-1], counts, axis=0).astype(np.float64)
-    full = with_boxes(index, priors.offsets, priors.boxes.astype(np.float64) * np.tile(sizes, 2))
-    chosen = counts.nonzero()[0]
-    if not len(chosen):
-        raise DataError(f"no image in {index.root} has a prior to learn from: {priors.describe()}")
-    return full.subset(chosen)
 
 
 def build(config: Config, class_names: Sequence[str] = FOREGROUND) -> JoinDet:
@@ -221,17 +92,9 @@ def build(config: Config, class_names: Sequence[str] = FOREGROUND) -> JoinDet:
 
 
 def train(config: Config) -> Path:
-    """Pretrain; returns the run's folder. [JoinDet section 3.3]"""
+    """Pretrain; returns the run's folder. [JoinDet section 2]"""
     experiment = Pretraining("joindet", config)
     model = build(config)
     experiment.pretrain(model)
     experiment.finish(model)
     return experiment.folder
-
-
-def _found(view: View) -> Found:
-    return (*view.priors, len(view.regions), len(view.instances), view.density)
-
-
-def _given(boxes: tuple[Tensor, Tensor]) -> Found:
-    return (*boxes, 0, 0, float("nan"))

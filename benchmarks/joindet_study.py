@@ -1,0 +1,232 @@
+"""Does pretraining on images alone help a detector with few labels? Every arm on the same images, seed by seed.
+
+    python benchmarks/joindet_study.py run scenes --seeds 3      # pretrains and fine-tunes what is missing
+    python benchmarks/joindet_study.py table scenes              # prints the table of docs/reproduce/joindet.md
+
+A seed draws the labelled images. Every arm pretrains on all training images without their boxes, then learns from the
+labelled ones in the same order; "backbone" skips the former. Proposals of the pretrained detector are judged on the
+same split as the fine-tuned one, by all its boxes, whatever their classes. Nothing is chosen by that split: the last
+weights count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxcycle.data.proposals import ProposalConfig, open_proposals
+from boxcycle.data.read import read_split
+from boxcycle.data.scenes import SceneConfig, make_scenes
+from boxcycle.data.splits import budget, write_budget
+from boxcycle.engine.records import environment
+from boxcycle.evaluation.paired import paired_difference
+from boxcycle.evaluation.predictions import Prediction
+from boxcycle.evaluation.proposals import proposal_metrics
+from boxcycle.methods import detr, joindet
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, the detector, and how long it is pretrained and fine-tuned."""
+
+    pixels: int  # longer side
+    part: float  # of the training images that are labelled
+    pretraining: int  # steps without labels
+    every: int  # steps between updates of the priors
+    steps: int  # with labels
+    longer: int  # steps with labels that take as long as pretraining and ``steps``
+    batch: int = 4
+    lr: float = 5e-4
+    width: int = 128
+    layers: int = 2  # of the encoder, and of the decoder
+    queries: int = 50
+    clip_norm: float = 1.0
+    corner_flip: bool = True
+
+
+SETTINGS = {
+    "scenes": Setting(pixels=256, part=0.1, pretraining=600, every=150, steps=300, longer=800),
+    "bccd": Setting(pixels=256, part=0.1, pretraining=600, every=150, steps=300, longer=800),
+    "coco-mini": Setting(pixels=256, part=0.5, pretraining=600, every=150, steps=300, longer=800),
+}
+# settings of `priors` of each pretraining; None: none
+ARMS: dict[str, dict[str, Any] | None] = {
+    "backbone": None,
+    "random crops": {"first": "random", "most": 10, "every": 0},
+    "DETReg": {"first": "proposals", "every": 0},
+    "R_0": {"every": 0},
+    "JoinDet": {},
+}
+# Tables 5 and 6
+VARIANTS: dict[str, dict[str, Any]] = {
+    "predictions": {"current": "predictions", "rule": "replace"},
+    "regions alone": {"current": "regions"},
+    "instances alone": {"current": "instances"},
+    "replaced": {"rule": "replace"},
+    "suppressed": {"rule": "suppress"},
+}
+LONGER = "backbone, equal time"  # a fine-tuning that takes as long as JoinDet's pretraining and fine-tuning
+METRICS = ("AP", "AP50")
+PROPOSALS = "selective search"  # not an arm: its boxes, judged as proposals
+
+
+def open_data(name: str, folder: Path) -> tuple[Path, str, str]:
+    """Where a set is, the split to learn from and the split to judge by."""
+    if name == "scenes":
+        return make_scenes(folder / name, SceneConfig(size=256), {"train": 400, "val": 150, "test": 200}), "train", ""
+    return REAL / name, "train", "val" if name == "coco-mini" else ""
+
+
+def sections(name: str, setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+    """What pretraining and fine-tuning have in common."""
+    path, train, judged = open_data(name, options.out)
+    size = {"short": setting.pixels, "long": setting.pixels}
+    return {
+        "data": {"path": path, "train": train, "val": judged or options.split, "resize": size, "cache": True},
+        "detector": {
+            "width": setting.width,
+            "encoder_layers": setting.layers,
+            "decoder_layers": setting.layers,
+            "feed_forward": 2 * setting.width,
+            "queries": setting.queries,
+        },
+        "overwrite": True,
+    }
+
+
+def fit_settings(setting: Setting, steps: int, seed: int, threads: int) -> dict[str, Any]:
+    return {
+        "steps": steps,
+        "batch_size": setting.batch,
+        "lr": setting.lr,
+        "clip_norm": setting.clip_norm,
+        "seed": seed,
+        "threads": threads,
+        "workers": 0,
+        "device": "cpu",
+        "log_every": 50,
+        "eval_every": 0,
+        "save_every": 0,
+    }
+
+
+def run_one(arm: str, name: str, setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Pretrain, fine-tune and judge one arm of one seed."""
+    shared, begun = sections(name, setting, options), time.process_time()
+    place = options.out / f"{name}-{seed}-{arm}".replace(" ", "_").replace(",", "")
+    row: dict[str, Any] = {}
+    init = None
+    priors = ARMS[arm] if arm in ARMS else VARIANTS.get(arm)
+    if priors is not None:
+        init = place.with_name(f"{place.name}-pretrained")
+        given = shared | {"run": init, "priors": {"every": setting.every, "corner_flip": setting.corner_flip} | priors}
+        given |= {"fit": fit_settings(setting, setting.pretraining, seed, options.threads)}
+        joindet.train(joindet.Config.model_validate(given))
+        row["proposals"] = json.loads((init / "eval.json").read_text(encoding="utf-8"))["summary"]
+    row["pretraining seconds"] = round(time.process_time() - begun, 1)
+    steps = setting.longer if arm == LONGER else setting.steps
+    given = shared | {"data": shared["data"] | {"budget": labelled(name, setting, seed, options)}, "run": place}
+    given |= {"init": init, "fit": fit_settings(setting, steps, seed, options.threads)}
+    detr.train(detr.Config.model_validate(given))
+    row["tuned"] = json.loads((place / "eval.json").read_text(encoding="utf-8"))["summary"]
+    return row | {"seconds": round(time.process_time() - begun, 1)}
+
+
+def labelled(name: str, setting: Setting, seed: int, options: argparse.Namespace) -> Path:
+    """The file that names a seed's labelled images."""
+    path, train, _ = open_data(name, options.out)
+    index = read_split(path, train)
+    chosen = budget(index, unit="images", amount=setting.part, seed=seed)
+    file = options.out / f"{name}-{setting.part:g}-{seed}.json"
+    write_budget(file, index, chosen, source=name, split=train, unit="images", amount=setting.part, seed=seed)
+    return file
+
+
+def judge_selective_search(name: str, setting: Setting, options: argparse.Namespace) -> dict[str, float]:
+    """Table 4's first row: its boxes, all of the same score, in its own order."""
+    path, _, judged = open_data(name, options.out)
+    index = read_split(path, judged or options.split)
+    found = open_proposals(index, ProposalConfig(limit=101))
+    predictions = [
+        Prediction(int(i), boxes[1:], np.ones(len(boxes) - 1, np.int64), np.ones(len(boxes) - 1, np.float32))
+        for i, boxes in zip(index.image_ids, found, strict=True)
+    ]
+    return proposal_metrics(index, predictions)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Means with standard deviations, and paired differences to the backbone and to DETReg with 95 % intervals."""
+    figures = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in (*ARMS, *VARIANTS, LONGER)}
+    against = [arm for arm in ("backbone", "DETReg") if figures[arm]]
+    names = [f"AP - {arm} (95 %)" for arm in against]
+    print("| " + " | ".join(["arm", "seeds", "AP", "AP50", *names, "AR@10", "AR@100", "CPU s"]) + " |")
+    print("|---" * (7 + len(names)) + "|")
+    for arm, found in figures.items():
+        if not found:
+            continue
+        cells = [arm, str(len(found))]
+        for metric in METRICS:
+            values = [row["tuned"][metric] for row in found.values()]
+            cells.append(f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}")
+        for other in against:
+            seeds = sorted(found.keys() & figures[other].keys())
+            pairs = [[figures[one][seed]["tuned"]["AP"] for seed in seeds] for one in (arm, other)]
+            cells.append(str(paired_difference(*pairs)) if len(seeds) > 1 and arm != other else "")
+        for metric in ("AR10", "AR100"):
+            recalls = [row["proposals"][metric] for row in found.values() if "proposals" in row]
+            cells.append(f"{np.mean(recalls):.1f}" if recalls else "")
+        cells.append(f"{np.mean([row['seconds'] for row in found.values()]):.0f}")
+        print("| " + " | ".join(cells) + " |")
+    for row in rows:
+        if row["arm"] == PROPOSALS:
+            print(f"\n{PROPOSALS}: " + ", ".join(f"{name} {value:.1f}" for name, value in row["proposals"].items()))
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, LONGER], choices=[*ARMS, *VARIANTS, LONGER])
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument("--setting", type=json.loads, default={}, help="changes, such as '{\"steps\": 200}'")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/joindet-study"))
+    options = parser.parse_args()
+    setting = replace(SETTINGS[options.data], **options.setting)
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "results.jsonl"
+    about = {"data": options.data, "split": options.split, "setting": json.loads(json.dumps(asdict(setting)))}
+    mine = [row for row in read_rows(results) if row.items() >= about.items()]
+    if options.job == "run":
+        wanted = [
+            (arm, seed)
+            for seed in range(options.first_seed, options.first_seed + options.seeds)
+            for arm in options.arms
+        ]
+        for arm, seed in wanted:
+            if not any((row["arm"], row["seed"]) == (arm, seed) for row in mine):
+                row = about | {"arm": arm, "seed": seed} | run_one(arm, options.data, setting, seed, options)
+                with results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                mine.append(row)
+    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
+    print_table(mine)
+
+
+if __name__ == "__main__":
+    main()
