@@ -29,9 +29,7 @@ class AnnotateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Path = Field(description="folder of a run with questions, of `boxcycle mine` or `boxcycle train ssm`")
-    questions: Path | None = Field(
-        None, description="folder within it; empty: the newest one without answers of a file"
-    )
+    questions: Path | None = Field(None, description="folder within it; empty: the newest without answers.jsonl")
     annotators: tuple[str, ...] = Field(("me",), description="who answers; each gets an address and other questions")
     overlap: int = Field(1, ge=1, description="how many annotators are asked each question")
     port: int = Field(8765, ge=0, le=65535, description="0: any free one")
@@ -140,6 +138,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # so that the printed address answers at once
     except OSError as error:
         listening.close()
         raise ConfigError(

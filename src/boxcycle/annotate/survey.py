@@ -73,10 +73,11 @@ class Survey:
         Raises ``ValueError``, with a sentence for the annotator, for an answer that cannot be one.
         """
         with self._lock:
-            event = self._events.get(given.id) or self._event(annotator, given)
+            known = self._events.get(given.id)
+            event = known or self._event(annotator, given)
             if (event.annotator, event.question, event.action) != (annotator, given.question, given.action):
                 raise ValueError(f"the id {given.id} belongs to another answer")
-            if self.log.append(event):
+            if known is None and self.log.append(event):
                 self._count(event)
             if event.action not in ("draw", "undo"):
                 self._leases[event.question].pop(annotator, None)
