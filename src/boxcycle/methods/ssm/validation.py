@@ -20,9 +20,10 @@ from torchvision.ops import box_iou, nms
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.pool import SAME, Pool
+from boxcycle.data.questions import Paste
 from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
-from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, reused, unmeasured
+from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, paste_value, reused, unmeasured
 from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
@@ -85,7 +86,8 @@ class Trial(NamedTuple):
 class Miner:
     """Finds and validates the candidates of a pool's images with one detector.
 
-    ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it.
+    ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it;
+    ``pastes`` shows, for each candidate of the image that was mined last, where it was pasted and what came of it.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Miner:
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
         self.canvases, self.pasted = 0, 0
+        self.pastes: list[tuple[Paste, ...]] = []
 
     @torch.no_grad()
     def mine(self, position: int) -> Candidates:
@@ -115,6 +118,7 @@ class Miner:
         image_id, sample = int(self.index.image_ids[position]), _sample(self.images, position, self.device)
         [found] = self.detect([sample.image])
         boxes, probs = self.regions(image_id, sample, found)
+        self.pastes = [()] * len(boxes)
         candidates = unmeasured(image_id, to_original(boxes, sample.size, sample.original_size).cpu(), probs.cpu())
         if self.previous is not None:
             candidates = reused(candidates, self.previous, self.config.targets, self.config.keep_rounds)
@@ -151,16 +155,18 @@ class Miner:
         targets = {label: self.draw_targets(image_id, label) for label in set(candidates.labels[rows].tolist())}
         for turn in range(self.config.targets):
             going = [row for row in trials if self.undecided(candidates, row, trials[row])]
-            copies: list[tuple[Tensor, dict[int, Tensor]]] = []
+            copies: list[tuple[int, Tensor, dict[int, Tensor]]] = []
             for label, positions in sorted(targets.items()):
                 chosen = [row for row in going if int(candidates.labels[row]) == label]
                 if chosen and turn < len(positions):
-                    copies += self.lay_out(positions[turn], sample, boxes, candidates, chosen)
-            found = self.detect([canvas for canvas, _ in copies])
-            for (_, placed), detections in zip(copies, found, strict=True):
+                    laid_out = self.lay_out(positions[turn], sample, boxes, candidates, chosen)
+                    copies += [(positions[turn], canvas, placed) for canvas, placed in laid_out]
+            found = self.detect([canvas for _, canvas, _ in copies])
+            for (target, canvas, placed), detections in zip(copies, found, strict=True):
                 for row, place in placed.items():
                     trials[row].append(Trial(place, detections))
-            self.pasted += sum(len(placed) for _, placed in copies)
+                    self.pastes[row] += (self._shown(target, canvas, trials[row][-1], int(candidates.labels[row])),)
+            self.pasted += sum(len(placed) for _, _, placed in copies)
         return trials
 
     def lay_out(
@@ -244,6 +250,13 @@ class Miner:
                 found |= {number: _settled(result) for number, result in zip(batch, results, strict=True)}
         self.canvases += len(images)
         return [found[number] for number in range(len(images))]
+
+    def _shown(self, target: int, canvas: Tensor, trial: Trial, label: int) -> Paste:
+        """A trial for people's eyes, in the pixels of the target's file."""
+        original = self.index.image_sizes[target].tolist()
+        box = to_original(trial.box[None].float().cpu(), (canvas.shape[1], canvas.shape[2]), (original[0], original[1]))
+        found = float(paste_value(trial.box.cpu(), trial.found, label, form="max"))
+        return Paste(image_id=int(self.index.image_ids[target]), box=tuple(box[0].tolist()), found=found)
 
     def _with_scores(self, candidates: Candidates, trials: dict[int, list[Trial]]) -> Candidates:
         consistency, tests = candidates.consistency.clone(), candidates.tests.clone()
