@@ -187,6 +187,8 @@ def test_other_machines_reach_it_only_if_that_is_said(host: str, expose: bool, s
 def test_annotators_have_names(names: Sequence[str]) -> None:
     with pytest.raises(ValueError, match="different names"):
         AnnotateConfig(run=Path("r"), annotators=tuple(names))
+    with pytest.raises(ValueError, match="overlap=2 needs as many annotators; there are 1"):
+        AnnotateConfig(run=Path("r"), overlap=2)
 
 
 def test_what_a_browser_may_call_us() -> None:

@@ -85,6 +85,12 @@ class Survey:
                 self._leases[event.question].pop(annotator, None)
         return event
 
+    def check(self, annotator: str, given: Given) -> None:
+        """Raise what :meth:`record` would raise, and store nothing."""
+        with self._lock:
+            if given.id not in self._events:
+                self._event(annotator, given)
+
     def offered(self, annotator: str, count: int) -> list[Question]:
         """The next questions of an annotator, at most ``count``, leased: rather those that are leased already."""
         with self._lock:
