@@ -149,8 +149,9 @@ def test_what_can_be_no_answer(make: Make, action: str, question: str, content: 
     assert len(survey.log.events()) == 1
 
 
+@pytest.mark.slow
 def test_eight_annotators_at_once(tmp_path: Path) -> None:
-    """None of 200 answers of each is lost, none doubled, although each is sent twice; nobody gets another's question."""
+    """None of 200 answers of each is lost; none is doubled, although each is sent twice; all questions differ."""
     questions = [ask(f"q{number}", number) for number in range(8 * 200)]
     log = AnswerLog(tmp_path / LOG)
     survey = Survey(questions, log, ("cup",), dict.fromkeys(range(1600), (60, 100)))

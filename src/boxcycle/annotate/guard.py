@@ -1,4 +1,4 @@
-"""What every request must pass: a known token, our own Host and Origin, a small body; and the headers of every reply."""
+"""What every request must pass: a known token, our own Host and Origin, a small body; and every reply's headers."""
 
 from __future__ import annotations
 

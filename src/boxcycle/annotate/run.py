@@ -1,15 +1,17 @@
-"""`boxcycle annotate`: the page for the questions of a run, until Ctrl-C."""
+"""`boxcycle annotate`: the page for the questions of a run, until Ctrl-C; or the questions for another tool."""
 
 from __future__ import annotations
 
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from boxcycle.annotate.handover import hand_out, take_in
 from boxcycle.annotate.pictures import Pictures
 from boxcycle.annotate.survey import Survey
 from boxcycle.config import ConfigError
@@ -29,14 +31,17 @@ class AnnotateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Path = Field(description="folder of a run with questions, of `boxcycle mine` or `boxcycle train ssm`")
-    questions: Path | None = Field(
-        None, description="folder within it; empty: the newest one without answers of a file"
-    )
+    questions: Path | None = Field(None, description="folder within it; empty: the newest without answers.jsonl")
     annotators: tuple[str, ...] = Field(("me",), description="who answers; each gets an address and other questions")
     overlap: int = Field(1, ge=1, description="how many annotators are asked each question")
     port: int = Field(8765, ge=0, le=65535, description="0: any free one")
     host: str = Field("127.0.0.1", description="the address of this machine to listen on")
     expose: bool = Field(False, description="allow a host that other machines reach; nothing on the way is encrypted")
+    export: Path | None = Field(
+        None, description="no page: write the questions into this folder, for Label Studio and as COCO"
+    )
+    take: Path | None = Field(None, description="no page: take in answers, a JSON export of Label Studio or COCO")
+    prefix: str = Field("/data/local-files/?d=", description="what Label Studio puts before the name of an image")
 
     @field_validator("annotators")
     @classmethod
@@ -45,8 +50,31 @@ class AnnotateConfig(BaseModel):
             raise ValueError("annotators must be different names, at least one")
         return names
 
+    @model_validator(mode="after")
+    def _enough_annotators(self) -> AnnotateConfig:
+        if self.overlap > len(self.annotators):
+            raise ValueError(f"overlap={self.overlap} needs as many annotators; there are {len(self.annotators)}")
+        return self
+
 
 def run_annotate(config: AnnotateConfig) -> None:
+    """Serve the page until Ctrl-C, or hand the questions to another tool, or take answers in from one."""
+    folder = find_questions(config)
+    index = open_index(config.run)
+    log = AnswerLog(folder / LOG)
+    try:
+        survey = open_survey(folder, index, log, config)
+        if config.export is not None:
+            hand_out(config.export, survey, index, config.prefix)
+        elif config.take is not None:
+            take_in(config.take, survey, index)
+        else:
+            serve(config, folder, survey, index)
+    finally:
+        log.close()
+
+
+def serve(config: AnnotateConfig, folder: Path, survey: Survey, index: Index) -> None:
     """Serve the page until Ctrl-C; every answer is on the disk before the page says so."""
     try:
         import uvicorn
@@ -55,10 +83,6 @@ def run_annotate(config: AnnotateConfig) -> None:
     except ImportError as error:
         raise ConfigError(f"annotate needs {error.name}: pip install 'boxcycle[annotate]'") from None
     check_host(config)
-    folder = find_questions(config)
-    index = open_index(config.run)
-    log = AnswerLog(folder / LOG)
-    survey = open_survey(folder, index, log, config)
     listening = listen(config.host, config.port)
     port = listening.getsockname()[1]
     tokens = {secrets.token_urlsafe(16): name for name in config.annotators}
@@ -70,12 +94,8 @@ def run_annotate(config: AnnotateConfig) -> None:
         address = f"http://{bracketed(config.host)}:{port}/{token}/"
         print(f"{name}: {address}" if len(tokens) > 1 else address, flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and tells us how it was asked to
         server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # uvicorn has ended in order, and tells us how it was asked to
-    finally:
-        log.close()
     print(summary(survey, config.annotators))
 
 
@@ -140,6 +160,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # so that the printed address answers at once
     except OSError as error:
         listening.close()
         raise ConfigError(

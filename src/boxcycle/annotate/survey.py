@@ -73,26 +73,35 @@ class Survey:
         Raises ``ValueError``, with a sentence for the annotator, for an answer that cannot be one.
         """
         with self._lock:
-            event = self._events.get(given.id) or self._event(annotator, given)
+            known = self._events.get(given.id)
+            event = known or self._event(annotator, given)
             if (event.annotator, event.question, event.action) != (annotator, given.question, given.action):
                 raise ValueError(f"the id {given.id} belongs to another answer")
-            if self.log.append(event):
+            if known is None and self.log.append(event):
                 self._count(event)
-            if event.action not in ("draw", "undo"):
+            if event.action == "undo":  # it is shown again, and nobody else should get it meanwhile
+                self._leases[event.question][annotator] = self.clock() + LEASE
+            elif event.action != "draw":
                 self._leases[event.question].pop(annotator, None)
         return event
 
+    def check(self, annotator: str, given: Given) -> None:
+        """Raise what :meth:`record` would raise, and store nothing."""
+        with self._lock:
+            if given.id not in self._events:
+                self._event(annotator, given)
+
     def offered(self, annotator: str, count: int) -> list[Question]:
-        """The next questions of an annotator, at most ``count``, leased: first those that are leased already."""
+        """The next questions of an annotator, at most ``count``, leased: rather those that are leased already."""
         with self._lock:
             now = self.clock()
             held = [q for q in self.questions.values() if self._leases[q.id].get(annotator, 0) > now]
-            chosen: dict[str, Question] = {}
+            chosen: set[str] = set()
             for question in [*held, *self.questions.values()]:
                 if len(chosen) < count and self.is_open(question, annotator):
                     self._leases[question.id][annotator] = now + LEASE
-                    chosen[question.id] = question
-            return list(chosen.values())
+                    chosen.add(question.id)
+            return [question for question in self.questions.values() if question.id in chosen]
 
     def is_open(self, question: Question, annotator: str | None = None) -> bool:
         """Whether the question is still to be answered: at all, or by this annotator and not by somebody else now."""
@@ -131,8 +140,8 @@ class Survey:
         """Classes and boxes that people said are in an image, in earlier rounds and in this one, without one's own."""
         with self._lock:
             now = [event for event in self._counted[image_id] if event.annotator != besides]
-            given = [(each.label, each.box) for each in [*self.known[image_id], *now]]
-            return [(label, box) for label, box in given if label and box is not None]
+            given: list[Answer | Event] = [*self.known[image_id], *now]
+            return [(each.label, each.box) for each in given if each.label and each.box is not None]
 
     def _count(self, event: Event) -> None:
         self._events[event.id] = event

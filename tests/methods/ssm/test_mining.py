@@ -15,8 +15,9 @@ from torchvision.ops import box_iou
 from boxcycle.data.pool import Pool, regions
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.methods.ssm.labels import FIELDS, Candidates, joined
-from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates
+from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.pasting import choose_place, cut, draw_places, fitted, pack, paste, seeded, window_around
+from boxcycle.methods.ssm.questions import box_questions, image_questions, with_pastes
 from boxcycle.methods.ssm.selection import QuestionConfig, pseudo_boxes, select_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig
 
@@ -173,10 +174,10 @@ def test_a_window_holds_its_crops_as_they_are(pool: Pool) -> None:
     its = miner(pool, window=1.5)
     canvas = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
     placed = {3: torch.tensor([250, 20, 290, 50]), 7: torch.tensor([180, 30, 200, 60])}
-    window, moved = its.framed(canvas, placed)
+    window, corner = its.window_of(canvas, placed)
     assert window.shape == (3, 64, 192)  # the crops' own windows span 62.5 x 132.5
-    for row, place in placed.items():
-        (x1, y1, x2, y2), (a1, b1, a2, b2) = place.tolist(), moved[row].tolist()
+    for place in placed.values():
+        (x1, y1, x2, y2), (a1, b1, a2, b2) = place.tolist(), (place - corner).tolist()
         assert window[:, b1:b2, a1:a2].equal(canvas[:, y1:y2, x1:x2])
     assert its.spared == pytest.approx(1 - 64 * 192 / (200 * 300))
 
@@ -306,3 +307,19 @@ def test_packed_crops_are_disjoint_and_none_is_lost() -> None:
     assert len(pack(places[:1], none, (100, 120), most=3, gap=4, largest_part=0.0)) == 1  # alone on its copy
     everywhere = torch.cat([places[0], torch.tensor([[0.0, 0, 1, 1]])])
     assert pack(places[:1], everywhere, (100, 120), most=3, gap=4, largest_part=0.4) == []
+
+
+def test_what_a_question_shows_of_its_pastes(pool: Pool, tmp_path: Path) -> None:
+    """Blue of 30 x 20 pixels, pasted into the three annotated images without blue, as it is and found as it is."""
+    mined_with = miner(pool, targets=3, early_stop=False)
+    mine_pool(mined_with, tmp_path / "mined", "x")
+    found, pastes = read_candidates(tmp_path / "mined", 3), read_pastes(tmp_path / "mined")
+    blue = found[found.image_ids == 15]
+    asked = with_pastes([*box_questions(blue, pool.index, "r0"), *image_questions([15], pool.index, "r1")], pastes)
+    assert asked[1].pastes == ()
+    assert {shown.image_id for shown in asked[0].pastes} == {10, 11, 13}
+    light = {10: 0.0, 11: 0.1, 13: 0.0}
+    for shown in asked[0].pastes:
+        expected = int(255 * 0.8) / 255 * (1 - int(255 * light[shown.image_id]) / 255)
+        assert shown.found == pytest.approx(expected, abs=1e-6)
+        assert (shown.box[2] - shown.box[0], shown.box[3] - shown.box[1]) == pytest.approx((30, 20))

@@ -257,7 +257,7 @@ function refresh() {
   const moved = possible && draft.some((side, at) => side !== current.box[at]);
   $("accept").firstElementChild.textContent = moved ? "Save box" : "Yes";
   $("verdict").hidden = !current;
-  $("relabel").hidden = !current || (!current.box && !drawn);
+  $("relabel").hidden = !current || (!drawn && (!current.box || Boolean(drawing)));
   $("relabel-title").textContent = drawn ? "Class of the drawn object" : "It is something else";
   $("points").disabled = !current?.box;
   $("reset").disabled = !(moved || drawing || drawn);

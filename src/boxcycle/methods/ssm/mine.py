@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from boxcycle.data.answers import question_folders, read_answers
 from boxcycle.data.check import DataError
 from boxcycle.data.config import open_split
 from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool, Regions
-from boxcycle.data.questions import Answer, read_lines
+from boxcycle.data.questions import QUESTIONS, Answer, read_lines
 from boxcycle.data.splits import read_budget
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.evaluation.predictions import xywh
 from boxcycle.methods.loading import Trained, load
-from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates
-from boxcycle.methods.ssm.questions import answered_regions, write_lines
+from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates, read_pastes
+from boxcycle.methods.ssm.questions import answered_regions, with_pastes, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig
@@ -33,7 +35,10 @@ class MineConfig(BaseModel):
     run: Path = Field(description="folder of a run; its training split is mined")
     budget: Path | None = Field(None, description="a file of `boxcycle split`: the labelled images; empty: the run's")
     answers: Path | None = Field(None, description="answers.jsonl of a person, beside those that the run has")
-    out: Path | None = Field(None, description="folder for the results; empty: <run>/mined")
+    out: Path | None = Field(
+        None,
+        description="folder for the results; empty: <run>/mined, or the first of mined-2, ... without answers",
+    )
     shard: str = Field("0/1", pattern=r"^\d+/[1-9]\d*$", description="this process's part: 0/4, 1/4, 2/4, 3/4")
     strategy: Strategy = Strategy()
     mining: MiningConfig = MiningConfig()
@@ -49,7 +54,7 @@ def run_mine(config: MineConfig) -> None:
         raise ValueError(f"shards count from 0: the last of {shards} is {shards - 1}/{shards}; got {config.shard}")
     trained = load(config.run, device=config.device)
     pool = open_pool(trained, config)
-    folder = config.out or (config.run if config.run.is_dir() else config.run.parent) / "mined"
+    folder = results_folder(config)
     miner = Miner(
         trained.model,  # type: ignore[arg-type]
         pool,
@@ -67,11 +72,31 @@ def run_mine(config: MineConfig) -> None:
         return
     candidates = read_candidates(folder, pool.index.num_classes)
     asked = choose_questions(candidates, pool, config.strategy, config.questions, (config.seed, 0))
+    asked = with_pastes(asked, read_pastes(folder))
     mined = pool.with_pseudo(choose_pseudo_boxes(candidates, config.strategy, config.mining.pace)[0]).pseudo
-    write_lines(folder / "questions.jsonl", asked)
+    write_lines(folder / QUESTIONS, asked)
     write_atomically(folder / "pseudo.json", partial(_write, json.dumps(_results(mined, pool.index))))
+    if len(pool.answered.labels) or pool.finished.any():
+        print(f"people said so far: {describe_answers(pool)}")
     print(f"{len(candidates)} candidates in {len(pool.unlabelled)} images, {len(mined.labels)} pseudo boxes")
-    print(f"{folder / 'questions.jsonl'}: {len(asked)} questions")
+    print(f"{folder / QUESTIONS}: {len(asked)} questions; to answer them: boxcycle annotate run={config.run}")
+
+
+def results_folder(config: MineConfig) -> Path:
+    """Where this pass goes. What was asked and answered stays: a folder with answers is not mined into again."""
+    if config.out is not None:
+        if read_answers(config.out):
+            raise DataError(f"{config.out} has answers to the questions of its pass; choose another folder with out=")
+        return config.out
+    run = config.run if config.run.is_dir() else config.run.parent
+    folders = (run / ("mined" if number == 1 else f"mined-{number}") for number in itertools.count(1))
+    return next(folder for folder in folders if not read_answers(folder))
+
+
+def describe_answers(pool: Pool) -> str:
+    """What a pool has learnt from people since its start, in words."""
+    boxes, none = len(pool.human_boxes().labels), int((pool.answered.labels == 0).sum())
+    return f"{boxes} boxes, {none} regions without an object, {int(pool.finished.sum())} finished images"
 
 
 def open_pool(trained: Trained, config: MineConfig) -> Pool:
@@ -81,9 +106,10 @@ def open_pool(trained: Trained, config: MineConfig) -> Pool:
     budget = config.budget or data.budget
     labelled = np.flatnonzero(split.annotated) if budget is None else read_budget(budget, split)
     pool = Pool.start(split, labelled)
-    files = sorted(config.run.glob("round-*/answers.jsonl")) + ([config.answers] if config.answers else [])
-    for file in files:
-        pool = pool.with_human(*answered_regions(read_lines(file, Answer), split.class_names))
+    given = [read_answers(folder) for folder in question_folders(config.run)]
+    given += [read_lines(config.answers, Answer)] if config.answers else []
+    for answers in given:
+        pool = pool.with_human(*answered_regions(answers, split.class_names))
     if not len(pool.unlabelled):
         raise DataError(
             f"every image of split '{data.train}' of {data.path} is labelled, so there is nothing to mine; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from boxcycle.data.pool import Pool
+from boxcycle.data.questions import Paste
 from boxcycle.methods.ssm.labels import Candidates, joined
 from boxcycle.methods.ssm.validation import Miner
 
@@ -31,7 +32,8 @@ def mine_pool(miner: Miner, folder: Path, fingerprint: str, *, shard: int = 0, s
     done = _begin(file, {"fingerprint": fingerprint, "images": len(positions)})
     with file.open("a", encoding="utf-8") as lines:
         for position in positions[done:]:
-            lines.write(_to_line(int(miner.index.image_ids[position]), miner.mine(int(position))))
+            found = miner.mine(int(position))
+            lines.write(_to_line(int(miner.index.image_ids[position]), found, miner.pastes))
             lines.flush()
 
 
@@ -60,6 +62,17 @@ def read_candidates(folder: Path, num_classes: int) -> Candidates:
         raise ValueError(f"the shards in {folder} were mined with different detectors, settings or pools")
     found = joined(parts, num_classes)
     return found[torch.argsort(found.image_ids, stable=True)]
+
+
+def read_pastes(folder: Path) -> dict[tuple[float, ...], tuple[Paste, ...]]:
+    """Where the candidates of a folder were pasted and what came of it, by image id and box."""
+    shown: dict[tuple[float, ...], tuple[Paste, ...]] = {}
+    for file in sorted(folder.glob("candidates-*-of-*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
+            record = json.loads(line)
+            for box, pastes in zip(record["boxes"], record["pastes"], strict=True):
+                shown[(record["image_id"], *box)] = tuple(Paste.model_validate(paste) for paste in pastes)
+    return shown
 
 
 def fingerprint_of(state: Mapping[str, Tensor], pool: Pool, settings: Mapping[str, Any]) -> str:
@@ -95,7 +108,7 @@ def _begin(file: Path, header: dict[str, Any]) -> int:
     return len(lines)
 
 
-def _to_line(image_id: int, found: Candidates) -> str:
+def _to_line(image_id: int, found: Candidates, pastes: Sequence[Sequence[Paste]]) -> str:
     consistency = [None if math.isnan(value) else value for value in found.consistency.tolist()]
     record = {
         "image_id": image_id,
@@ -104,6 +117,7 @@ def _to_line(image_id: int, found: Candidates) -> str:
         "consistency": consistency,
         "tests": found.tests.tolist(),
         "age": found.age.tolist(),
+        "pastes": [[paste.model_dump() for paste in its] for its in pastes],
     }
     return json.dumps(record, separators=(",", ":")) + "\n"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 
 from boxcycle.data.index import Index
 from boxcycle.data.pool import SAME, Pool, Regions, overlaps, regions
-from boxcycle.data.questions import Answer, Box, Question
+from boxcycle.data.questions import Answer, Box, Paste, Question
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.methods.ssm.labels import Candidates
 
@@ -56,6 +56,16 @@ def box_questions(candidates: Candidates, index: Index, name: str) -> list[Quest
             )
         )
     return questions
+
+
+def with_pastes(questions: Iterable[Question], pastes: Mapping[tuple[float, ...], tuple[Paste, ...]]) -> list[Question]:
+    """The questions with the pastes of their boxes, by image id and box, where there are any."""
+    return [
+        question.model_copy(update={"pastes": pastes.get((question.image_id, *question.box), ())})
+        if question.box is not None
+        else question
+        for question in questions
+    ]
 
 
 def image_questions(image_ids: Iterable[int], index: Index, name: str) -> list[Question]:
@@ -115,11 +125,12 @@ class Oracle:
     def right(self, pseudo: Regions) -> float:
         """The part of pseudo boxes that have an annotated box of their class at IoU 0.5; NaN if there are none.
 
-        For tables of experiments; nothing that trains may see it.
+        Images whose annotations are not known are left out. For tables of experiments; nothing that trains may see it.
         """
         index = self.truth
         images = np.repeat(index.image_ids, np.diff(index.box_offsets))
         hits = []
+        pseudo = pseudo.where(np.isin(pseudo.image_ids, index.image_ids[index.annotated]))
         for label in np.unique(pseudo.labels):
             rows = (index.labels == label) & ~index.iscrowd
             truth = regions(images[rows], index.boxes[rows], index.labels[rows])

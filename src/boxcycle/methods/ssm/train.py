@@ -14,18 +14,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boxcycle.config import ConfigError
+from boxcycle.data.answers import question_folders, read_answers
 from boxcycle.data.check import DataError
 from boxcycle.data.config import open_split
 from boxcycle.data.pool import Pool
-from boxcycle.data.questions import Answer, read_lines
+from boxcycle.data.questions import ANSWERS, QUESTIONS, Answer, Question, read_lines
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult
 from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights, load_state, none_for_nan
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.labels import Candidates
-from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates
-from boxcycle.methods.ssm.questions import CostConfig, Oracle, answered_regions, write_lines
+from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates, read_pastes
+from boxcycle.methods.ssm.questions import CostConfig, Oracle, answered_regions, with_pastes, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner, MiningConfig
@@ -45,8 +46,13 @@ class SSMConfig(BaseModel):
     mining: MiningConfig = MiningConfig()
     questions: QuestionConfig = QuestionConfig()
     costs: CostConfig = CostConfig()
-    answers: Literal["oracle", "nobody"] = Field(
-        "oracle", description="oracle: the annotations that the budget holds back answer; nobody: questions are kept"
+    answers: Literal["oracle", "person", "nobody"] = Field(
+        "oracle",
+        description="oracle: the annotations that the budget holds back answer; person: the run ends with questions, "
+        "and goes on with resume=true when `boxcycle annotate` has answers; nobody: questions are kept",
+    )
+    mined: Path | None = Field(
+        None, description="a run of `boxcycle mine`: learn from its answers and pseudo boxes from the start"
     )
     error_rate: float = Field(0.0, ge=0, le=1, description="part of the oracle's answers about boxes that is wrong")
 
@@ -92,6 +98,8 @@ def train(config: Config) -> Path:
             break
         candidates = mine(model, pool, config, folder, number, previous=candidates)
         answers = ask(candidates, pool, oracle, config, folder, number)
+        if answers is None:
+            return experiment.folder
         ledger.answered(answers)
         pool = pool.with_human(*answered_regions(answers, experiment.class_names))
         pool = pool.with_pseudo(*choose_pseudo_boxes(candidates, config.ssm.strategy, config.ssm.mining.pace))
@@ -112,7 +120,24 @@ def open_pool(experiment: Experiment, config: Config) -> tuple[Pool, Oracle]:
             "mine; name the labelled ones with data.budget=FILE, a file of `boxcycle split`"
         )
     costs, seed = config.ssm.costs, config.fit.seed
-    return Pool.start(split, labelled), Oracle(split, costs, error_rate=config.ssm.error_rate, seed=seed)
+    pool = Pool.start(split, labelled)
+    if config.ssm.mined is not None:
+        pool = with_mined(pool, config.ssm.mined, config.ssm)
+    return pool, Oracle(split, costs, error_rate=config.ssm.error_rate, seed=seed)
+
+
+def with_mined(pool: Pool, run: Path, settings: SSMConfig) -> Pool:
+    """The pool with all that people answered about a run, and with the pseudo boxes of the newest pass of mining in it.
+
+    Raises :class:`DataError` if the run was never mined.
+    """
+    folders = [folder for folder in question_folders(run) if is_complete(folder)]
+    if not folders:
+        raise DataError(f"{run} has no results of `boxcycle mine`")
+    for folder in question_folders(run):
+        pool = pool.with_human(*answered_regions(read_answers(folder), pool.index.class_names))
+    candidates = read_candidates(folders[-1], pool.index.num_classes)
+    return pool.with_pseudo(*choose_pseudo_boxes(candidates, settings.strategy, settings.mining.pace))
 
 
 def round_settings(config: Config, number: int) -> FitConfig:
@@ -151,15 +176,28 @@ def make_miner(model: TwoStageDetector, pool: Pool, config: Config, previous: Ca
     )
 
 
-def ask(candidates: Candidates, pool: Pool, oracle: Oracle, config: Config, folder: Path, number: int) -> list[Answer]:
-    """Choose questions and have them answered; both are kept, in ``questions.jsonl`` and ``answers.jsonl``."""
-    file = folder / "answers.jsonl"
+def ask(
+    candidates: Candidates, pool: Pool, oracle: Oracle, config: Config, folder: Path, number: int
+) -> list[Answer] | None:
+    """Choose questions and have them answered; both are kept, in ``questions.jsonl`` and ``answers.jsonl``.
+
+    None if a person is to answer and has not begun: what to do then is printed.
+    """
+    file = folder / ANSWERS
     if file.is_file():
         return read_lines(file, Answer)
     ssm = config.ssm
-    questions = choose_questions(candidates, pool, ssm.strategy, ssm.questions, (config.fit.seed, number))
-    write_lines(folder / "questions.jsonl", questions)
-    answers = oracle.answer(questions, pool) if ssm.answers == "oracle" else []
+    if not (folder / QUESTIONS).is_file():
+        questions = choose_questions(candidates, pool, ssm.strategy, ssm.questions, (config.fit.seed, number))
+        write_lines(folder / QUESTIONS, with_pastes(questions, read_pastes(folder / "mined")))
+    questions = read_lines(folder / QUESTIONS, Question)
+    answers = read_answers(folder) if ssm.answers == "person" else []
+    if ssm.answers == "person" and questions and not answers:
+        run = folder.parent
+        print(f"{folder / QUESTIONS}: {len(questions)} questions wait; boxcycle annotate run={run}, then resume=true")
+        return None
+    if ssm.answers == "oracle":
+        answers = oracle.answer(questions, pool)
     write_lines(file, answers)
     return answers
 

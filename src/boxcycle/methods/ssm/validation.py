@@ -20,9 +20,10 @@ from torchvision.ops import box_iou, nms
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.pool import SAME, Pool
+from boxcycle.data.questions import Paste
 from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
-from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, reused, unmeasured
+from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, paste_value, reused, unmeasured
 from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
@@ -81,6 +82,19 @@ class Sample(NamedTuple):
         return self.image.shape[1], self.image.shape[2]
 
 
+class Copy(NamedTuple):
+    """A copy of the annotated image at a position, with crops ``placed`` on it: row -> place [4], in its frame.
+
+    ``pixels`` [3, h, w] are all of its ``size`` (height, width), or a window with its ``corner`` [4] at (x, y, x, y).
+    """
+
+    target: int
+    size: tuple[int, int]
+    pixels: Tensor
+    corner: Tensor
+    placed: dict[int, Tensor]
+
+
 class Trial(NamedTuple):
     """One finding of a candidate elsewhere: where it was pasted [4], and what was found in that image."""
 
@@ -93,6 +107,7 @@ class Miner:
 
     ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it;
     ``spared`` is how many whole images' pixels the windows left out.
+    ``pastes`` shows, for each candidate of the image that was mined last, where it was pasted and what came of it.
     """
 
     def __init__(
@@ -115,6 +130,7 @@ class Miner:
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
         self.canvases, self.pasted, self.spared = 0, 0, 0.0
+        self.pastes: list[tuple[Paste, ...]] = []
 
     @torch.no_grad()
     def mine(self, position: int) -> Candidates:
@@ -122,6 +138,7 @@ class Miner:
         image_id, sample = int(self.index.image_ids[position]), _sample(self.images, position, self.device)
         [found] = self.detect([sample.image])
         boxes, probs = self.regions(image_id, sample, found)
+        self.pastes = [()] * len(boxes)
         candidates = unmeasured(image_id, to_original(boxes, sample.size, sample.original_size).cpu(), probs.cpu())
         if self.previous is not None:
             candidates = reused(candidates, self.previous, self.config.targets, self.config.keep_rounds)
@@ -158,22 +175,23 @@ class Miner:
         targets = {label: self.draw_targets(image_id, label) for label in set(candidates.labels[rows].tolist())}
         for turn in range(self.config.targets):
             going = [row for row in trials if self.undecided(candidates, row, trials[row])]
-            copies: list[tuple[Tensor, dict[int, Tensor]]] = []
+            copies: list[Copy] = []
             for label, positions in sorted(targets.items()):
                 chosen = [row for row in going if int(candidates.labels[row]) == label]
                 if chosen and turn < len(positions):
                     copies += self.lay_out(positions[turn], sample, boxes, candidates, chosen)
-            found = self.detect([canvas for canvas, _ in copies])
-            for (_, placed), detections in zip(copies, found, strict=True):
-                for row, place in placed.items():
-                    trials[row].append(Trial(place, detections))
-            self.pasted += sum(len(placed) for _, placed in copies)
+            found = self.detect([copy.pixels for copy in copies])
+            for copy, detections in zip(copies, found, strict=True):
+                for row, place in copy.placed.items():
+                    trials[row].append(Trial(place - copy.corner, detections))
+                    self.pastes[row] += (self._shown(copy, place, trials[row][-1], int(candidates.labels[row])),)
+            self.pasted += sum(len(copy.placed) for copy in copies)
         return trials
 
     def lay_out(
         self, target: int, sample: Sample, boxes: Tensor, candidates: Candidates, rows: Sequence[int]
-    ) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
-        """Copies of one target with crops of the candidates of ``rows``: each canvas, and where each row is on it."""
+    ) -> Iterator[Copy]:
+        """Copies of one target with crops of the candidates of ``rows``."""
         config, into = self.config, _sample(self.targets, target, self.device)
         crops, places = {}, {}
         for row in rows:
@@ -195,17 +213,17 @@ class Miner:
         for copy in copies:
             placed = {order[number]: place for number, place in copy.items()}
             canvas = paste(into.image, [crops[row] for row in placed], list(placed.values()))
-            yield self.framed(canvas, placed)
+            pixels, corner = self.window_of(canvas, placed)
+            yield Copy(target, into.size, pixels, corner, placed)
 
-    def framed(self, canvas: Tensor, placed: dict[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
-        """The window of a canvas in which its crops are looked for, and where they are in that window."""
+    def window_of(self, canvas: Tensor, placed: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """The part [3, h, w] of a canvas in which its crops are looked for, and its corner [4]."""
         height, width = canvas.shape[1:]
         if self.config.window is None:
-            return canvas, placed
+            return canvas, torch.zeros(4, device=canvas.device)
         x1, y1, x2, y2 = window_around([*placed.values()], (height, width), self.config.window)
-        corner = torch.tensor([x1, y1, x1, y1], device=canvas.device)
         self.spared += 1 - (x2 - x1) * (y2 - y1) / (height * width)
-        return canvas[:, y1:y2, x1:x2], {row: place - corner for row, place in placed.items()}
+        return canvas[:, y1:y2, x1:x2], torch.tensor([x1, y1, x1, y1], device=canvas.device)
 
     def draw_targets(self, image_id: int, label: int) -> list[int]:
         """Positions of at most N annotated images without the class, drawn for this image and class alone."""
@@ -262,6 +280,13 @@ class Miner:
                 found |= {number: _settled(result) for number, result in zip(batch, results, strict=True)}
         self.canvases += len(images)
         return [found[number] for number in range(len(images))]
+
+    def _shown(self, copy: Copy, place: Tensor, trial: Trial, label: int) -> Paste:
+        """A trial for people's eyes, in the pixels of the target's file."""
+        height, width = self.index.image_sizes[copy.target].tolist()
+        box = to_original(place[None].float().cpu(), copy.size, (height, width))
+        found = float(paste_value(trial.box.cpu(), trial.found, label, form="max"))
+        return Paste(image_id=int(self.index.image_ids[copy.target]), box=tuple(box[0].tolist()), found=found)
 
     def _with_scores(self, candidates: Candidates, trials: dict[int, list[Trial]]) -> Candidates:
         consistency, tests = candidates.consistency.clone(), candidates.tests.clone()
