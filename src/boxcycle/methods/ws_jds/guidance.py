@@ -89,9 +89,10 @@ def weigh(seen: Seen, cells: Tensor, config: GuidanceConfig) -> Tensor:
     return weights
 
 
-def map_cells(maps: Tensor) -> Tensor:
-    """Localisation maps [K, H, W] as means over 4 x 4 pixels."""
-    return avg_pool2d(maps[None], FINE, ceil_mode=True)[0]
+def map_cells(seen: Seen) -> Tensor:
+    """Localisation maps as means over 4 x 4 pixels. Shapes: returns [K, H / 4, W / 4]."""
+    assert seen.maps is not None, "seen with localisation maps"
+    return avg_pool2d(seen.maps[None], FINE, ceil_mode=True)[0]
 
 
 def mask_cells(seen: Seen) -> Tensor:
