@@ -79,7 +79,8 @@ def write_run_report(
     """Write ``report.html`` into a run folder; returns the file.
 
     ``index`` is the split that the run's ``predictions.json`` was made on. ``pictures``: how many of the worst images,
-    and how many of the best; ``more``: rows of the method's own after them. ``difficult`` is that of :func:`coco_metrics`.
+    and how many of the best; ``more``: rows of the method's own after them. ``difficult`` is that of
+    :func:`coco_metrics`.
     """
     run = read_run(folder, index, title, difficult=difficult)
     curve = ap_curves(run.rows)

@@ -185,9 +185,7 @@ def test_labelled_images_by_hand(scenes: Path) -> None:
     assert np.diff(result.box_offsets).tolist() == [2, 0, 0, 1]
 
 
-def test_killed_and_resumed_equals_uninterrupted(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_equals_uninterrupted(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where guidance begins after the interruption: its clock is part of what is kept."""
     words = ("fit.steps=4", "fit.save_every=1", "guidance.start=0.75", "guidance.gate=0")
     train_once(scenes, tmp_path / "whole", *words)

@@ -167,8 +167,10 @@ class WeakDetector(nn.Module):
         batch.tensors.requires_grad_(maps)
         features = self.backbone.trunk(batch.tensors)
         scores = self._scores(features, boxes)
-        logits = self._logits(features, batch) if self.segmenter is not None else [None] * len(images)
-        found = localise(scores, batch, tags, self.guidance) if maps else [None] * len(images)
+        logits = self._logits(features, batch)
+        found: list[Any] = [None] * len(images)
+        if maps:
+            found = localise(scores, batch, tags, self.guidance)
         return [Seen(*each) for each in zip(images, tags, boxes, scores, logits, found, strict=True)]
 
     def _detection(self, seen: list[Seen], guided: bool) -> dict[str, Tensor]:
@@ -213,7 +215,9 @@ class WeakDetector(nn.Module):
         return found
 
     def _logits(self, features: Tensor, batch: ImageList) -> list[Tensor]:
-        """Segmentation logits [K, h_i, w_i] of each image, without the padding."""
+        """Segmentation logits [K, h_i, w_i] of each image, without the padding; no cells without that branch."""
+        if self.segmenter is None:
+            return [features.new_zeros(self.num_classes, 0, 0)] * len(batch.sizes)
         stride = self.backbone.stride
         logits = self.segmenter(features).float()
         return [maps[:, : -(-h // stride), : -(-w // stride)] for maps, (h, w) in zip(logits, batch.sizes, strict=True)]

@@ -32,8 +32,8 @@ class Seen(NamedTuple):
     """One image and what both branches make of it.
 
     ``image`` [3, H, W] in [0, 1]; ``tags`` [K] of 0 and 1; ``boxes`` [R, 4] xyxy, image frame; ``scores`` of the
-    detection; ``logits`` [K, h, w] of the segmentation; ``maps`` [K, H, W]: localisation maps, 0 for classes without
-    one, or None where nobody asks for them.
+    detection; ``logits`` [K, h, w] of the segmentation, without cells where there is none; ``maps`` [K, H, W]:
+    localisation maps, 0 for classes without one, or None where nobody asks for them.
     """
 
     image: Tensor
@@ -54,7 +54,9 @@ def localise(scores: list[Scores], batch: ImageList, tags: list[Tensor], config:
 
     A class is sure where its image score reaches ``config.gate``. One backward pass serves a class of every image.
     """
-    sure = [((its > 0) & (s.image >= config.gate)).nonzero().flatten().tolist() for s, its in zip(scores, tags, strict=True)]
+    sure = [
+        ((its > 0) & (s.image >= config.gate)).nonzero().flatten().tolist() for s, its in zip(scores, tags, strict=True)
+    ]
     found = [batch.tensors.new_zeros(len(tags[0]), *size, dtype=torch.float32) for size in batch.sizes]
     for turn in range(max(len(its) for its in sure)):
         chosen = [i for i, its in enumerate(sure) if turn < len(its)]
@@ -78,7 +80,10 @@ def guided_loss(seen: Seen, cells: Tensor, config: GuidanceConfig) -> Tensor:
 
 
 def weigh(seen: Seen, cells: Tensor, config: GuidanceConfig) -> Tensor:
-    """W of each proposal and present class in [-1, 1], 1 for absent classes. Shapes: cells [K, h, w]; returns [R, K]."""
+    """W of each proposal and present class in [-1, 1], 1 for absent classes.
+
+    Shapes: cells [K, h, w] of the whole image; returns [R, K].
+    """
     (down, across), (height, width) = cells.shape[1:], seen.size
     places = labels.grid_boxes(seen.boxes, (down / height, across / width), (down, across))
     present = (seen.tags > 0).nonzero().flatten()
@@ -110,8 +115,11 @@ def enlarged(maps: Tensor, factor: int, size: tuple[int, ...], *, mode: str = "b
 
 
 def seeds(seen: Seen, config: GuidanceConfig) -> Tensor:
-    """What the segmentation is to learn of the localisation maps: 1, 0, or -1 for nothing. Shapes: returns [K, h, w]."""
-    assert seen.maps is not None, "seeds come from localisation maps"
+    """What the segmentation is to learn of the localisation maps: 1, 0, or -1 for nothing.
+
+    Shapes: returns [K, h, w].
+    """
+    assert seen.maps is not None, "seen with localisation maps"
     cells = labels.normalised(avg_pool2d(seen.maps[None], STRIDE, ceil_mode=True)[0])
     known = seen.scores.image >= config.gate
     return labels.localisation_seeds(

@@ -87,9 +87,9 @@ def grid_boxes(boxes: Tensor, scale: tuple[float, float], size: tuple[int, int])
 def proposal_weights(masks: Tensor, proposals: Tensor, context: float = 1.8, least: float = 0.1) -> Tensor:
     """W: how much more of the class a proposal has inside than around it. [WS-JDS Eq. 3]
 
-    Cells of :func:`threshold_map` (from ``least`` on) in the box over the square root of its area, minus the same of its context: the box
-    grown by ``context`` about its centre, without the box. A context that lies off the map counts 0. Sums come from
-    integral images, for all proposals and classes at once.
+    Cells of :func:`threshold_map` (from ``least`` on) in the box over the square root of its area, minus the same of
+    its context: the box grown by ``context`` about its centre, without the box. A context that lies off the map counts
+    0. Sums come from integral images, for all proposals and classes at once.
 
     Shapes: masks [K, H, W], proposals [R, 4] int64, map grid; returns [R, K], NaN for an empty box.
     """
