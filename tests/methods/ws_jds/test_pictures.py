@@ -36,6 +36,7 @@ def test_a_row_for_each_present_class(
     assert {len(row.pictures) for row in rows} == {panels}
     for row in rows:
         assert len({picture.size for _, picture in row.pictures}) == 1
+        assert row.pictures[0][0].startswith("localisation map, image score")
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -50,5 +51,7 @@ def test_seeds_have_two_colours_and_the_rest_stays_grey() -> None:
 
 
 def test_heat_rises_with_its_values() -> None:
-    found = pictures._heat(np.zeros((8, 8, 3), dtype=np.uint8), torch.linspace(0, 1, 8).expand(8, 8)).astype(int)
-    assert (np.diff(found.sum(-1)[0]) > 0).all()
+    found = pictures._heat(np.zeros((8, 8, 3), dtype=np.uint8), torch.tensor([[0.0, 1.0]]).expand(2, 2)).astype(int)
+    brightness = found.sum(-1)[0]
+    assert (np.diff(brightness) >= 0).all()
+    assert brightness[0] < brightness[3] < brightness[4] < brightness[7]

@@ -221,5 +221,5 @@ def train_once(data: Path, run: Path, *more: str) -> None:
 def test_the_report_shows_how_the_branches_guide_each_other(weak: Path) -> None:
     page = (weak / "report.html").read_text()
     assert page.count("<h3>Guidance: ") >= 4
-    for caption in ("localisation map", "seeds: orange the class", "segmentation", "weights by it", "detections"):
+    for caption in ("no map: image score", "seeds: orange the class", "segmentation", "weights by it", "detections"):
         assert f"<figcaption>{caption}" in page

@@ -133,5 +133,5 @@ def boundary_loss(seen: Seen) -> Tensor:
     if not len(present):
         return 0 * seen.logits.sum()
     small = crf.shrunk(present)
-    pixels = adaptive_avg_pool2d(255 * seen.image, small.shape[1:])
+    pixels = adaptive_avg_pool2d(255 * seen.image, (small.shape[1], small.shape[2]))
     return losses.boundary_loss(small, crf.boundary_targets(pixels, small.detach().sigmoid()))

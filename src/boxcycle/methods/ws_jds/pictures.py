@@ -8,11 +8,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.evaluation.predictions import evaluation_mode
-from boxcycle.methods.ws_jds import guidance
+from boxcycle.methods.ws_jds import guidance, labels
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.guidance import Seen
 from boxcycle.report.drawing import PALETTE, Marks, draw_marks
@@ -47,13 +46,14 @@ def guidance_rows(model: WeakDetector, dataset: DetectionDataset) -> list[Row]:
 
 
 def _panels(model: WeakDetector, seen: Seen, found: Detections, column: int) -> list[tuple[str, Image.Image]]:
-    assert seen.maps is not None, "explained with maps"
     pixels = (255 * seen.image).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    score, settings = float(seen.scores.image[column].detach()), model.guidance
+    map_of_class = labels.normalised(guidance.map_cells(seen)[column])
+    named = f"localisation map, image score {score:.2f}" if map_of_class.any() else f"no map: image score {score:.2f}"
+    panels = [(named, _picture(_heat(pixels, map_of_class)))]
     detected = "detections", _with_detections(pixels, found, column + 1)
-    panels = [("localisation map", _picture(_heat(pixels, seen.maps[column])))]
     if model.segmenter is None:
         return [*panels, detected]
-    settings = model.guidance
     masks = guidance.mask_cells(seen)
     weights = guidance.weigh(seen, masks, settings)[:, column]
     return [
@@ -89,10 +89,10 @@ def _marks(boxes: Tensor, texts: list[str], colours: list[str], *, dashed: bool)
     return Marks(boxes.cpu().numpy(), np.ones(len(boxes), dtype=np.int64), tuple(texts), dashed, tuple(colours))
 
 
-def _heat(pixels: Pixels, values: Tensor) -> Pixels:
-    """Values in [0, 1] as colours over a faint picture."""
-    full = _resized(values[None], pixels)[0].cpu().numpy()
-    colours = matplotlib.colormaps["magma"](full)[..., :3]
+def _heat(pixels: Pixels, cells: Tensor) -> Pixels:
+    """Cells of 4 x 4 pixels, in [0, 1], as colours over a faint picture."""
+    values = guidance.enlarged(cells[None], guidance.FINE, pixels.shape[:2])[0]
+    colours = matplotlib.colormaps["magma"](values.cpu().numpy())[..., :3]
     return _mixed(pixels, 255 * colours, 0.7)
 
 
@@ -109,7 +109,3 @@ def _seeds(pixels: Pixels, seeds: Tensor) -> Pixels:
 def _mixed(pixels: Pixels, colours: NDArray[np.float64], share: float) -> Pixels:
     grey = pixels.mean(-1, keepdims=True)
     return ((1 - share) * grey + share * colours).round().astype(np.uint8)
-
-
-def _resized(maps: Tensor, pixels: Pixels) -> Tensor:
-    return interpolate(maps[None], pixels.shape[:2], mode="bilinear")[0]
