@@ -57,14 +57,16 @@ class Setting:
     images: int  # training images of a seed, drawn by boxcycle.data.splits.budget
     pixels: int  # longer side
     steps: int  # of 4 images, from ImageNet weights
-    judged: int = 100  # images evaluated
-    sampled: int = 96  # proposals of an image that teach in a step
-    lr: float = 3e-4
+    judged: int = 60  # images evaluated
+    sampled: int = 32  # proposals of an image that teach in a step
+    proposals: int = 128  # of an image at most
+    roi_size: int = 3
+    lr: float = 1e-3
     method: str = "fast"  # of proposals
 
 
 SETTINGS = {
-    "scenes": Setting(images=200, pixels=160, steps=300),
+    "scenes": Setting(images=120, pixels=224, steps=160),
     "voc20": Setting(images=138, pixels=256, steps=400),
 }
 ARMS: dict[str, dict[str, Any]] = {
@@ -91,14 +93,14 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
 def build_model(arm: str, num_classes: int, setting: Setting, folder: Path, seed: int) -> WeakDetector:
     """The detector of an arm; the parts that arms share begin with equal weights."""
     torch.manual_seed(seed)
-    config = WeakDetectorConfig(roi_size=4, sampled=setting.sampled)
+    config = WeakDetectorConfig(roi_size=setting.roi_size, sampled=setting.sampled)
     guidance = GuidanceConfig(**ARMS[arm])
     after = round(guidance.start * setting.steps)
     return WeakDetector(num_classes, config, guidance, proposal_config(setting, folder), guided_after=after)
 
 
 def proposal_config(setting: Setting, folder: Path) -> ProposalConfig:
-    return ProposalConfig(method=setting.method, cache=folder / "proposals")
+    return ProposalConfig(method=setting.method, limit=setting.proposals, cache=folder / "proposals", workers=0)
 
 
 def data_config(setting: Setting) -> DataConfig:

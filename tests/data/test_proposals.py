@@ -127,6 +127,35 @@ def test_what_was_found_is_kept_and_the_rest_is_searched(photos: Path, monkeypat
         assert np.array_equal(one, search(pixels, config))
 
 
+def test_the_cache_survives_a_kill(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found before is kept, and a file that was being written is not taken for one."""
+    config = ProposalConfig(cache=photos.parent / "cache", workers=0)
+    whole = [boxes.copy() for boxes in open_proposals(index_of(photos), config)]
+    files = sorted((photos.parent / "cache").rglob("*.npy"))
+    half = files[0].read_bytes()[:40]
+    for file in files:
+        file.unlink()
+    searched: list[int] = []
+    search = proposals.find_proposals
+
+    def stopped(*given: Any) -> Any:
+        searched.append(1)
+        if len(searched) == 2:
+            raise KeyboardInterrupt
+        return search(*given)
+
+    monkeypatch.setattr(proposals, "find_proposals", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        open_proposals(index_of(photos), config)
+    [kept] = (photos.parent / "cache").rglob("*.npy")
+    lost = next(file for file in files if file != kept)
+    lost.with_suffix(".1.partial").write_bytes(half)  # a process that was killed while it wrote
+    again = open_proposals(index_of(photos), config)
+    assert len(searched) == 2 + 2
+    for one, two in zip(whole, again, strict=True):
+        assert np.array_equal(one, two)
+
+
 def test_other_settings_have_other_files(photos: Path) -> None:
     cache = photos.parent / "cache"
     many = open_proposals(index_of(photos), ProposalConfig(cache=cache, workers=0))

@@ -68,12 +68,19 @@ def read_run(folder: Path, index: Index, name: str | None = None, *, difficult: 
 
 
 def write_run_report(
-    folder: Path, index: Index, *, title: str | None = None, pictures: int = 4, difficult: Difficult = "ignore"
+    folder: Path,
+    index: Index,
+    *,
+    title: str | None = None,
+    pictures: int = 4,
+    more: Sequence[Row] = (),
+    difficult: Difficult = "ignore",
 ) -> Path:
     """Write ``report.html`` into a run folder; returns the file.
 
     ``index`` is the split that the run's ``predictions.json`` was made on. ``pictures``: how many of the worst images,
-    and how many of the best. ``difficult`` is that of :func:`coco_metrics`.
+    and how many of the best; ``more``: rows of the method's own after them. ``difficult`` is that of
+    :func:`coco_metrics`.
     """
     run = read_run(folder, index, title, difficult=difficult)
     curve = ap_curves(run.rows)
@@ -92,7 +99,7 @@ def write_run_report(
         pictures_note=f"Ground truth in solid lines, detections with a score of at least {run.min_score:.2f} in dashed "
         "ones. Counts are at IoU 0.5.",
         legend=legend(index),
-        pictures=_best_and_worst(run, index, pictures),
+        pictures=[*_best_and_worst(run, index, pictures), *more],
         details=run.texts,
     )
     write_report(folder / "report.html", report)

@@ -13,15 +13,18 @@ import torch
 from typer.testing import CliRunner
 
 from boxcycle import cli
+from boxcycle.config import load_config
 from boxcycle.data.check import DataError
 from boxcycle.data.convert import convert
 from boxcycle.data.read import read_split
 from boxcycle.data.tags import without_boxes
+from boxcycle.engine.checkpoint import load_weights
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.methods.experiment import TrainConfig
 from boxcycle.methods.label import with_boxes
 from boxcycle.methods.loading import load
 from boxcycle.methods.ws_jds import build
+from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.train import Config, TagExperiment
 
 MakeConfig = Callable[..., TrainConfig]
@@ -180,3 +183,43 @@ def test_labelled_images_by_hand(scenes: Path) -> None:
     assert result.labels.tolist() == [1, 2, 2]
     assert result.boxes[:, 0].tolist() == [5, 9, 30]
     assert np.diff(result.box_offsets).tolist() == [2, 0, 0, 1]
+
+
+def test_killed_and_resumed_equals_uninterrupted(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where guidance begins after the interruption: its clock is part of what is kept."""
+    words = ("fit.steps=4", "fit.save_every=1", "guidance.start=0.75", "guidance.gate=0")
+    train_once(scenes, tmp_path / "whole", *words)
+    losses, calls = WeakDetector.losses, []
+
+    def interrupted(self: WeakDetector, *given: object) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return losses(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WeakDetector, "losses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_once(scenes, tmp_path / "parts", *words)
+    monkeypatch.setattr(WeakDetector, "losses", losses)
+    train_once(scenes, tmp_path / "parts", *words, "resume=true")
+    whole, parts = (
+        load_weights(tmp_path / name / "checkpoints" / "last.safetensors").tensors for name in ("whole", "parts")
+    )
+    assert whole.keys() == parts.keys()
+    assert int(whole["passes"]) == 4
+    assert all(whole[name].equal(parts[name]) for name in whole)
+
+
+def train_once(data: Path, run: Path, *more: str) -> None:
+    """A run without its evaluation, which the figures of other tests cover."""
+    config = load_config(Config, overrides=settings(data, run, *more))
+    experiment = TagExperiment("ws_jds", config)
+    model = build(config, experiment.class_names)
+    experiment.fit(model, best=None)
+
+
+def test_the_report_shows_how_the_branches_guide_each_other(weak: Path) -> None:
+    page = (weak / "report.html").read_text()
+    assert page.count("<h3>Guidance: ") >= 4
+    for caption in ("no map: image score", "seeds: orange the class", "segmentation", "weights by it", "detections"):
+        assert f"<figcaption>{caption}" in page

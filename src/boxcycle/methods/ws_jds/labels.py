@@ -64,14 +64,14 @@ def localisation_seeds(maps: Tensor, tags: Tensor, known: Tensor, *, foreground:
     return seeds.masked_fill((tags == 0)[:, None, None], 0)
 
 
-def threshold_map(masks: Tensor) -> Tensor:
-    """T: the cells of at least a tenth of the map's highest value; none of a map without a positive one.
-    [WS-JDS section 3, cyclic guidance learning]
+def threshold_map(masks: Tensor, least: float = 0.1) -> Tensor:
+    """T: the cells of at least a part of the map's highest value, the paper's a tenth; none of a map without a
+    positive one. [WS-JDS section 3, cyclic guidance learning]
 
     Shapes: [K, H, W]; returns [K, H, W] bool.
     """
     highest = masks.amax((1, 2), keepdim=True)
-    return (masks >= 0.1 * highest) & (highest > 0)
+    return (masks >= least * highest) & (highest > 0)
 
 
 def grid_boxes(boxes: Tensor, scale: tuple[float, float], size: tuple[int, int]) -> Tensor:
@@ -84,18 +84,18 @@ def grid_boxes(boxes: Tensor, scale: tuple[float, float], size: tuple[int, int])
     return _on_map((scaled + 0.5).floor().long(), size)
 
 
-def proposal_weights(masks: Tensor, proposals: Tensor, context: float = 1.8) -> Tensor:
+def proposal_weights(masks: Tensor, proposals: Tensor, context: float = 1.8, least: float = 0.1) -> Tensor:
     """W: how much more of the class a proposal has inside than around it. [WS-JDS Eq. 3]
 
-    Cells of :func:`threshold_map` in the box over the square root of its area, minus the same of its context: the box
-    grown by ``context`` about its centre, without the box. A context that lies off the map counts 0. Sums come from
-    integral images, for all proposals and classes at once.
+    Cells of :func:`threshold_map` (from ``least`` on) in the box over the square root of its area, minus the same of
+    its context: the box grown by ``context`` about its centre, without the box. A context that lies off the map counts
+    0. Sums come from integral images, for all proposals and classes at once.
 
     Shapes: masks [K, H, W], proposals [R, 4] int64, map grid; returns [R, K], NaN for an empty box.
     """
     inner = _on_map(proposals, masks.shape[1:])
     outer = _on_map(_grown(proposals, context), masks.shape[1:])
-    table = _integral(threshold_map(masks))
+    table = _integral(threshold_map(masks, least))
     inside, around = _sums(table, inner), _sums(table, outer)
     area, outer_area = _areas(inner), _areas(outer)
     context_area = outer_area - area

@@ -55,9 +55,12 @@ class GuidanceConfig(BaseModel):
     boundary: float = Field(1.0, ge=0, description="weight of the constrain-to-boundary loss")
     mask_detection: float = Field(0.1, ge=0, description="variant both: weight of the detection guided by masks")
     start: float = Field(0.2, ge=0, le=1, description="part of the training after which guidance begins")
-    gate: float = Field(0.3, ge=0, le=1, description="classes below that image score give no seeds (the code: 0.7)")
-    foreground: float = Field(0.3, gt=0, le=1, description="a map's cells from there on are the class (paper: 0.1)")
+    gate: float = Field(0.7, ge=0, le=1, description="classes below that image score have no map (as in the code)")
+    foreground: float = Field(0.5, gt=0, le=1, description="a map's cells from there on are the class (paper: 0.1)")
     background: float = Field(0.05, ge=0, lt=1, description="and up to there not the class (the paper: 0.005)")
+    threshold: float = Field(
+        0.7, gt=0, le=1, description="T: cells from that part of the highest value on weigh proposals (the paper: 0.1)"
+    )
     literal: bool = Field(False, description="Eq. 4 as printed, cut off at 0 and 1")
     weighted_maps: bool = Field(True, description="proposals speak by their scores in maps (the code); false: equally")
 

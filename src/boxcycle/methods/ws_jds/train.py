@@ -29,6 +29,8 @@ from boxcycle.methods.experiment import (
 )
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
+from boxcycle.methods.ws_jds.pictures import guidance_rows
+from boxcycle.report.html import Row
 from boxcycle.report.run import write_run_report
 
 
@@ -76,13 +78,19 @@ class TagExperiment(Experiment):
             record["corloc_train"] = corloc_record(judged, self._predict(model, judged))
         write_predictions(self.folder / "predictions.json", self.val_index, predictions)
         (self.folder / "eval.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        report = write_run_report(self.folder, self.val_index, title=f"ws_jds on {self.config.data.path.name}")
+        more = self._guidance(model) if isinstance(model, WeakDetector) else ()
+        report = write_run_report(
+            self.folder, self.val_index, title=f"ws_jds on {self.config.data.path.name}", more=more
+        )
         print(f"{_summary(record, self.config.data.val)}; report: {report}")
 
     def _predict(self, model: nn.Module, index: Index) -> list[Prediction]:
         device = next(model.parameters()).device
         dataset = dataset_for(model, index, self.config.data)
         return predict_dataset(model, dataset, batch_size=self.config.fit.batch_size, device=device)
+
+    def _guidance(self, model: WeakDetector) -> list[Row]:
+        return guidance_rows(model, dataset_for(model, self.train_index, self.config.data))
 
     def _segmentation(self, model: nn.Module) -> dict[str, Any]:
         device = next(model.parameters()).device
