@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from boxcycle.config import config_keys
 from boxcycle.data.check import CHECKS
-from boxcycle.methods import METHODS
+from boxcycle.methods import METHODS, PRETRAINING
 
 # verb -> where its settings stand; tests/test_docs.py compares this with the command line
 VERBS = {
@@ -29,18 +29,19 @@ VERBS = {
     "predict": "boxcycle.methods.predict:PredictConfig",
     "export": "boxcycle.export:ExportConfig",
     "mine": "boxcycle.methods.ssm.mine:MineConfig",
+    "annotate": "boxcycle.annotate.run:AnnotateConfig",
     "label": "boxcycle.methods.label:LabelConfig",
 }
 HEAD = "| key | default | takes | |\n|---|---|---|---|"
 
 
 def models() -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every verb, and every method of `train`, with the model of its settings."""
+    """Every verb, and every method of `train` and `pretrain`, with the model of its settings."""
     for verb, place in VERBS.items():
         module, _, name = place.partition(":")
         yield verb, getattr(importlib.import_module(module), name)
     for name, method in METHODS.items():
-        yield f"train {name}", method.Config
+        yield f"{'pretrain' if name in PRETRAINING else 'train'} {name}", method.Config
 
 
 def options_page() -> str:
