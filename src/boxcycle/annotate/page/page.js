@@ -60,7 +60,11 @@ async function fetchNext() {
 // The next question that is to be answered.
 async function forward() {
   const open = () => upcoming.find((id) => !isDone(id) && id !== current?.id);
-  const connected = open() === undefined ? await fetchNext() : true;
+  let connected = open() === undefined ? await fetchNext() : true;
+  if (open() === undefined && outbox.waiting.length) {
+    await outbox.settled(); // what is on its way may close questions that the server still offered
+    connected = (await fetchNext()) && !outbox.waiting.length;
+  }
   const id = open() ?? (current && !isDone(current.id) ? current.id : undefined);
   if (id === undefined) return showEnd(connected);
   await show(id);
