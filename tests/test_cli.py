@@ -20,7 +20,7 @@ from boxcycle.data.check import DataError
 from boxcycle.engine.signals import Interrupted
 from boxcycle.methods import METHODS, PRETRAINING
 
-VERBS = ["demo", "doctor", "convert", "split", "train", "eval", "predict", "export"]
+VERBS = ["demo", "doctor", "convert", "split", "train", "eval", "predict", "export", "annotate"]
 
 
 class Data(BaseModel):
@@ -185,7 +185,7 @@ def test_every_verb_lists_its_keys(verb: str) -> None:
     assert f"boxcycle {verb} [config=FILE] [key=value]..." in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["doctor", "convert", "split", "eval", "predict", "export"])
+@pytest.mark.parametrize("verb", ["doctor", "convert", "split", "eval", "predict", "export", "annotate"])
 def test_every_verb_asks_for_what_it_needs(verb: str) -> None:
     result = run(verb)
     assert result.exit_code == 2

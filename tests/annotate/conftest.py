@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra `annotate`")
-
 from boxcycle.annotate.pictures import Pictures
 from boxcycle.annotate.run import hosts, listen
 from boxcycle.annotate.server import make_app

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,10 +56,15 @@ def saved(page: Any, served: Served, count: int) -> None:
 
 
 def shows(page: Any, done: int, total: int = 40) -> None:
-    """Wait until so many questions are said to be answered."""
-    import re
-
+    """Wait until so many questions are said to be answered, and the next one is there."""
     playwright.expect(page.locator("#count")).to_have_text(re.compile(rf"^{done} of {total}\b"))
+    playwright.expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+
+
+def slowly(route: Any) -> None:
+    """Let a request through after a while."""
+    time.sleep(0.5)
+    route.continue_()
 
 
 def state_of(page: Any) -> Any:
@@ -172,8 +179,9 @@ def test_an_image_is_finished(serve: Serve, open_page: Any) -> None:
     page.keyboard.type("oa")
     page.keyboard.press("Enter")
     playwright.expect(page.locator("#finished")).to_be_visible()
+    page.route("**/answers", slowly)  # the next questions are asked for before the server knows of the end
     page.keyboard.press("f")
-    playwright.expect(page.locator("#question strong")).to_be_visible()
+    playwright.expect(page.locator("#question strong")).not_to_be_empty()
     saved(page, served, 3)
     assert [event.action for event in served.log.events()] == ["accept", "draw", "finish"]
     assert served.log.events()[1].label in ("boat", "oar")
@@ -241,6 +249,18 @@ def test_all_fits_and_is_named(serve: Serve, open_page: Any, width: int, height:
     playwright.expect(page.locator("#keys")).to_be_visible()
     page.keyboard.press("Escape")
     playwright.expect(page.locator("#keys")).not_to_be_visible()
+
+
+def test_a_key_in_between_does_not_answer_the_question_before_again(serve: Serve, open_page: Any) -> None:
+    served = serve()
+    page = open_page(served)
+    page.route("**/next*", slowly)
+    for _ in range(12):
+        page.keyboard.press("r")
+    playwright.expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+    playwright.expect(page.locator("#saved")).to_have_text("✓ Saved")
+    questions = [event.question for event in served.log.events()]
+    assert len(questions) == len(set(questions)) >= 3
 
 
 def test_zoom(serve: Serve, open_page: Any) -> None:

@@ -141,7 +141,9 @@ def test_folders_are_found_in_the_order_of_their_questions(tmp_path: Path) -> No
         os.utime(tmp_path / name / "questions.jsonl", (seconds, seconds))
     assert [folder.name for folder in question_folders(tmp_path)] == ["mined", "round-0"]
     assert read_answers(tmp_path / "mined") == []
-    (tmp_path / "mined" / ANSWERS).write_text(Answer(question="x", image_id=7, action="finish").model_dump_json())
     log = AnswerLog(tmp_path / "mined" / LOG)
     log.append(event("a"))
-    assert [answer.action for answer in read_answers(tmp_path / "mined")] == ["finish", "accept"]
+    (tmp_path / "mined" / ANSWERS).write_text("")
+    assert [answer.action for answer in read_answers(tmp_path / "mined")] == ["accept"]
+    (tmp_path / "mined" / ANSWERS).write_text(Answer(question="x", image_id=7, action="finish").model_dump_json())
+    assert [answer.action for answer in read_answers(tmp_path / "mined")] == ["finish"]  # taken in already

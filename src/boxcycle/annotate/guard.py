@@ -36,7 +36,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (ASGI)."""
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return await self.app(scope, receive, send) if scope["type"] == "lifespan" else None
         headers = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         _, token, rest = (scope["path"] + "//").split("/", 2)
         annotator = self.annotator_of(token)

@@ -46,10 +46,12 @@ def decided(verdicts: Sequence[Event]) -> Answer:
 
 
 def read_answers(folder: Path) -> list[Answer]:
-    """The answers to the questions in a folder: those of a file of lines and those of a log, where there is one."""
+    """The answers to the questions in a folder: those that a run has taken in, which are in a file of lines, else those
+    of the log; none where there is neither.
+    """
     file, log = folder / ANSWERS, folder / LOG
     given = read_lines(file, Answer) if file.is_file() else []
-    return given + (answers_of(read_log(log)) if log.is_file() else [])
+    return given or (answers_of(read_log(log)) if log.is_file() else [])
 
 
 def question_folders(run: Path) -> list[Path]:

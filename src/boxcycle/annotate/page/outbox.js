@@ -60,6 +60,11 @@ export class Outbox {
     return false;
   }
 
+  // When nothing waits any more, or after three seconds.
+  async settled() {
+    for (let turn = 0; this.waiting.length && turn < 60; turn += 1) await new Promise((done) => setTimeout(done, 50));
+  }
+
   drop() {
     this.waiting.shift();
     this.keep();

@@ -57,10 +57,25 @@ async function fetchNext() {
   }
 }
 
-// The next question that is to be answered.
+// The next question that is to be answered. Until it is shown, no key or button answers the one before again.
 async function forward() {
+  $("main").setAttribute("aria-busy", "true");
+  try {
+    await goForward();
+  } finally {
+    $("main").setAttribute("aria-busy", "false");
+  }
+}
+
+const turning = () => $("main").getAttribute("aria-busy") === "true";
+
+async function goForward() {
   const open = () => upcoming.find((id) => !isDone(id) && id !== current?.id);
-  const connected = open() === undefined ? await fetchNext() : true;
+  let connected = open() === undefined ? await fetchNext() : true;
+  if (open() === undefined && outbox.waiting.length) {
+    await outbox.settled(); // what is on its way may close questions that the server still offered
+    connected = (await fetchNext()) && !outbox.waiting.length;
+  }
   const id = open() ?? (current && !isDone(current.id) ? current.id : undefined);
   if (id === undefined) return showEnd(connected);
   await show(id);
@@ -130,6 +145,7 @@ function accept() {
 }
 
 function choose(label) {
+  if (turning()) return;
   $("search").value = "";
   if (drawn) {
     answer("draw", { label, box: drawn });
@@ -333,7 +349,7 @@ const KEYS = {
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function pressed(event) {
-  if ($("keys").open || event.altKey || event.metaKey) return;
+  if ($("keys").open || event.altKey || event.metaKey || turning()) return;
   const typing = event.target === $("search");
   const key = event.key.toLowerCase();
   if (typing) {
@@ -357,7 +373,7 @@ function pressed(event) {
 
 for (const [id, action] of Object.entries(ACTIONS)) {
   $(id).addEventListener("click", (event) => {
-    action();
+    if (!turning()) action();
     if (event.detail && id !== "help") $("stage").focus({ preventScroll: true }); // by mouse: Enter is an answer again
   });
 }
