@@ -47,7 +47,8 @@ def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
 @pytest.mark.slow
 def test_the_source_archive_holds_what_the_tests_need(built: Path) -> None:
     (archive,) = built.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as held:
+        names = {name.partition("/")[2] for name in held.getnames()}
     needed = {"pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "mkdocs.yml", "docs/index.md", "Makefile"}
     assert needed | {"tests/test_wheel.py", "src/boxcycle/py.typed"} <= names
 
