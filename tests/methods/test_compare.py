@@ -18,6 +18,7 @@ from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.methods.compare import CompareConfig, compare
 from boxcycle.methods.finished import LABELLED_BY, read_finished
+from boxcycle.methods.label import LabelConfig, label
 
 Copy = Callable[..., Path]
 
@@ -105,6 +106,15 @@ def test_labels_come_along_with_weights_and_with_pseudo_boxes(copy: Copy, scenes
     taught = read_finished(copy("taught", 1.0, {"data.path": str(pseudo)}))
     assert {source.path for source in taught.sources()} == {scenes.resolve()}
     assert taught.settings()["data.path"] == "labelled by supervised"
+
+
+def test_a_labelled_data_set_names_the_run_that_drew_its_boxes(copy: Copy, scenes: Path, tmp_path: Path) -> None:
+    weak = copy("weak")
+    label(LabelConfig(run=weak, out=tmp_path / "pseudo", min_score=0.0, device="cpu"))
+    taught = read_finished(copy("taught", 1.0, {"data.path": str(tmp_path / "pseudo")}))
+    assert taught.labeller is not None
+    assert taught.labeller.folder == weak.resolve()
+    assert taught.sources() == read_finished(weak).sources()
 
 
 def test_bad_input_ends_in_one_sentence(copy: Copy, tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         found, expected = pixels.shape[:2], tuple(self.index.image_sizes[image_number].tolist())
         if found != expected:
             raise DataError(f"{path} has {found} pixels (height, width), but the annotations say {expected}")
-        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+        # left as rows of RGB in memory, which torchvision resizes half as long as three planes, to the same pixels
+        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def _target(self, image_number: int) -> dict[str, Any]:
         index, rows = self.index, self.index.boxes_of(image_number)
@@ -159,7 +160,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 grey = np.clip(np.asarray(file).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
                 return np.repeat(grey[:, :, None], 3, axis=2)
             opaque = file.convert("RGBA") if "transparency" in file.info else file
-            return np.array(opaque.convert("RGB"))
+            return np.array(opaque if opaque.mode == "RGB" else opaque.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"image file {path} does not exist") from None
     except Image.DecompressionBombError:
