@@ -177,7 +177,8 @@ def test_an_image_without_a_prior_is_not_learnt_from(scenes: Path) -> None:
     found = [(box, torch.ones(1), 1, 0, 0.1) if i % 2 else (nothing, torch.zeros(0), 0, 0, 0.1) for i in range(6)]
     learnt = batches.learnable(index, collect(found, "f"))
     assert learnt.image_ids.tolist() == index.image_ids[1::2].tolist()
-    assert learnt.boxes.tolist() == [[16, 32, 32, 64]] * 3
+    sizes = learnt.image_sizes.tolist()
+    assert learnt.boxes.tolist() == [[w / 4, h / 2, w / 2, h] for h, w in sizes]
     assert learnt.class_names == ("foreground",)
     with pytest.raises(DataError, match=r"no image in .* has a prior to learn from: 0\.0 priors an image"):
         batches.learnable(index, collect(found[::2] * 2, "f"))
