@@ -23,7 +23,7 @@ from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.one_class import without_any_box
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.engine.checkpoint import load_weights
-from boxcycle.methods import joindet
+from boxcycle.methods import detr, joindet
 from boxcycle.methods.joindet import batches
 from boxcycle.methods.joindet.store import Priors, collect, load_priors
 
@@ -97,6 +97,17 @@ def test_pretrained_evaluated_and_fine_tuned(scenes: Path) -> None:
         same = torch.allclose(tensor, before[f"detector.{name}"]) if "class_heads" not in name else True
         assert same, name
     assert {name.removeprefix("detector.") for name in before if not name.startswith("embedding.")} == set(after)
+
+
+def test_a_run_as_detector_weights_is_one_as_init(scenes: Path) -> None:
+    boxcycle(*pretrain(scenes), "run=pre", "fit.steps=1")
+    given = {"data": {"path": scenes}, "detector": SMALL}
+    states = []
+    for changes in ({"init": "pre"}, {"detector": SMALL | {"weights": "pre"}}):
+        torch.manual_seed(0)
+        states.append(detr.build(detr.Config.model_validate(given | changes), ("cup", "plate")).state_dict())
+    names = {name for name in states[0] if not name.startswith(detr.CLASS_HEADS)}
+    assert all(states[0][name].equal(states[1][name]) for name in names)
 
 
 def test_a_folder_of_images_is_enough(scenes: Path) -> None:
