@@ -18,8 +18,9 @@ from boxcycle.cli import app
 from boxcycle.config import config_keys
 from boxcycle.data.check import DataError
 from boxcycle.engine.signals import Interrupted
-from boxcycle.methods import METHODS
+from boxcycle.methods import METHODS, PRETRAINING
 
+TRAINED = [method for method in METHODS if method not in PRETRAINING]
 VERBS = ["demo", "doctor", "convert", "split", "train", "eval", "predict", "export"]
 
 
@@ -114,7 +115,8 @@ def test_every_key_of_every_method_has_a_description(method: str) -> None:
     ("words", "sentence"),
     [
         (["train", "fakes", "data=d"], "no method 'fakes'; did you mean 'fake'?"),
-        (["train", "data=d"], f"expected a method before 'data=d': boxcycle train {' | '.join([*METHODS, 'fake'])}"),
+        (["train", "data=d"], f"expected a method before 'data=d': boxcycle train {' | '.join([*TRAINED, 'fake'])}"),
+        (["pretrain", "data=d"], "expected a method before 'data=d': boxcycle pretrain joindet"),
         (["train", "fake", "data=d", "step=1"], "no 'step'; did you mean 'steps'?"),
         (["train", "fake", "steps=1"], "'data' is required: give data=..."),
         (["train", "fake", "photos"], "expected key=value, found 'photos'"),
