@@ -51,6 +51,7 @@ class Setting:
     queries: int = 50
     clip_norm: float = 1.0
     corner_flip: bool = True
+    first_scale: float = 2.0  # at the size itself the sky is what stands out of a scene
 
 
 SETTINGS = {
@@ -119,6 +120,10 @@ def fit_settings(setting: Setting, steps: int, seed: int, threads: int) -> dict[
     }
 
 
+def shared_priors(setting: Setting) -> dict[str, Any]:
+    return {"every": setting.every, "corner_flip": setting.corner_flip, "first_scale": setting.first_scale}
+
+
 def run_one(arm: str, name: str, setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Pretrain, fine-tune and judge one arm of one seed."""
     shared, begun = sections(name, setting, options), time.process_time()
@@ -128,7 +133,7 @@ def run_one(arm: str, name: str, setting: Setting, seed: int, options: argparse.
     priors = ARMS[arm] if arm in ARMS else VARIANTS.get(arm)
     if priors is not None:
         init = place.with_name(f"{place.name}-pretrained")
-        given = shared | {"run": init, "priors": {"every": setting.every, "corner_flip": setting.corner_flip} | priors}
+        given = shared | {"run": init, "priors": shared_priors(setting) | priors}
         given |= {"fit": fit_settings(setting, setting.pretraining, seed, options.threads)}
         joindet.train(joindet.Config.model_validate(given))
         row["proposals"] = json.loads((init / "eval.json").read_text(encoding="utf-8"))["summary"]

@@ -118,6 +118,7 @@ def test_every_key_of_every_method_has_a_description(method: str) -> None:
     [
         (["train", "fakes", "data=d"], "no method 'fakes'; did you mean 'fake'?"),
         (["train", "data=d"], f"expected a method before 'data=d': boxcycle train {' | '.join([*TRAINED, 'fake'])}"),
+        (["pretrain", "data=d"], "expected a method before 'data=d': boxcycle pretrain joindet"),
         (["train", "fake", "data=d", "step=1"], "no 'step'; did you mean 'steps'?"),
         (["train", "fake", "steps=1"], "'data' is required: give data=..."),
         (["train", "fake", "photos"], "expected key=value, found 'photos'"),

@@ -20,22 +20,25 @@ class Config(RunConfig):
     detector: DetrConfig = DetrConfig()
     init: Path | None = Field(
         None,
-        description="start from a run of `train detr`, its weights, or a Deformable DETR that transformers saved; with "
-        "other classes its class heads start anew",
+        description="start from a run of `train detr` or `pretrain joindet`, its weights, or a Deformable DETR that "
+        "transformers saved; with other classes its class heads start anew",
     )
     fit: DetrFitConfig = DetrFitConfig()
 
 
 def build(config: Config, class_names: Sequence[str]) -> DeformableDETR:
-    """The detector before its first step."""
-    detector = DeformableDETR(len(class_names), config.detector)
-    if config.init is None:
+    """The detector before its first step; a run as ``detector.weights`` is as good as one as ``init``."""
+    init, settings = config.init, config.detector
+    if init is None and Path(settings.weights).is_dir():
+        init, settings = Path(settings.weights), settings.model_copy(update={"weights": "none"})
+    detector = DeformableDETR(len(class_names), settings)
+    if init is None:
         return detector
-    if (config.init / CONFIG).is_file():
-        theirs, names = read_transformers(config.init)
-        take_weights(detector, theirs.state_dict(), config.init, names, class_names, CLASS_HEADS)
+    if (init / CONFIG).is_file():
+        theirs, names = read_transformers(init)
+        take_weights(detector, theirs.state_dict(), init, names, class_names, CLASS_HEADS)
     else:
-        load_detector_weights(detector, config.init, class_names, renewed=CLASS_HEADS)
+        load_detector_weights(detector, init, class_names, renewed=CLASS_HEADS)
     return detector
 
 

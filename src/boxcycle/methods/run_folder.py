@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 # what may differ between a run and its continuation: the engine itself compares `fit`, the rest changes no result
-FREE: dict[str, Any] = {"fit": True, "run": True, "resume": True, "overwrite": True, "data": {"cache"}}
+FREE: dict[str, Any] = {
+    "fit": True,
+    "run": True,
+    "resume": True,
+    "overwrite": True,
+    "data": {"cache"},
+    "proposals": {"cache", "workers"},
+}
 
 
 def is_main_process() -> bool:

@@ -109,6 +109,7 @@ def test_r_0_is_the_regions_of_the_backbone(detector: DeformableDETR) -> None:
     assert view.priors[1].equal(torch.ones(len(view.regions)))
     assert len(view.instances[0]) == 0
     assert view.attention.shape == (6, 8)
+    assert first_view(detector, picture(), PriorConfig(first_scale=2)).attention.shape == (12, 16)
     with torch.no_grad():
         for parameter in detector.transformer.parameters():
             parameter.zero_()
@@ -120,6 +121,7 @@ def test_a_view_has_no_padding_and_parts_stay_parts() -> None:
     assert priors.whole_strides(picture(96, 128)).equal(picture(96, 128))
     assert priors.whole_strides(picture(120, 150)).shape == (3, 128, 160)
     assert priors.whole_strides(picture(10, 15)).shape == (3, 32, 32)
+    assert priors.whole_strides(picture(96, 128), 2.0).shape == (3, 192, 256)
     image = torch.zeros(3, 90, 120)
     image[:, :45, 30:60] = 1
     found = priors.whole_strides(image)[0] > 0.5

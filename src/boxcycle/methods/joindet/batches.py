@@ -123,8 +123,9 @@ class Batches:
     def _fingerprint(self, previous: Priors | None) -> str:
         """A text that differs if images, settings, weights or the priors before do."""
         config = self.config
-        settings = (config.data.resize, config.priors, config.proposals)
-        digest = hashlib.sha256("".join(part.model_dump_json() for part in settings).encode())
+        found = config.proposals.model_dump_json(exclude={"cache", "workers"})
+        settings = config.data.resize.model_dump_json() + config.priors.model_dump_json() + found
+        digest = hashlib.sha256(settings.encode())
         digest.update(f"{config.fit.seed} {previous.fingerprint if previous else ''}".encode())
         for array in (self.index.image_ids, self.index.image_sizes, self.index.file_names.bytes):
             digest.update(array.tobytes())

@@ -44,6 +44,9 @@ class PriorConfig(BaseModel):
         "regions",
         description="R_0: regions of the frozen backbone's map; proposals (DETReg: selective search); random boxes",
     )
+    first_scale: float = Field(
+        1.0, gt=0, description="size at which images are looked at for R_0, as part of data.resize: more, finer regions"
+    )
     every: int = Field(0, ge=0, description="steps between updates; 0: R_0 stays")
     current: Literal["both", "regions", "instances", "predictions"] = Field(
         "both",
@@ -82,7 +85,7 @@ def first_view(detector: DeformableDETR, image: Tensor, config: PriorConfig) -> 
 
     Shapes: image [3, H, W] in [0, 1].
     """
-    batch = detector.batch([whole_strides(image)])
+    batch = detector.batch([whole_strides(image, config.first_scale)])
     maps = detector.maps(batch.tensors)
     attention, density = _map_of(maps[level_of_stride_16(len(maps))], config)
     regions = region_priors(attention, min_area=config.min_area, max_regions=config.regions)
@@ -108,12 +111,12 @@ def next_view(detector: DeformableDETR, image: Tensor, previous: Boxes, config: 
     return View(attention, density, regions, instances, priors)
 
 
-def whole_strides(image: Tensor) -> Tensor:
-    """An image at the nearest size that needs no padding: cells of padding would be a group of tokens of their own.
+def whole_strides(image: Tensor, scale: float = 1.0) -> Tensor:
+    """An image, scaled, at the nearest size that needs no padding: padded cells would be a group of their own.
 
     Parts of the image stay the same parts. Shapes: image [3, H, W]; returns [3, 32 m, 32 n].
     """
-    size = [max(round(side / PADDING), 1) * PADDING for side in image.shape[-2:]]
+    size = [max(round(scale * side / PADDING), 1) * PADDING for side in image.shape[-2:]]
     return interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
