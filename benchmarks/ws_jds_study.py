@@ -170,7 +170,7 @@ def run_seed(
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Means, and paired differences to WSDDN with their 95 % interval."""
+    """Means with their standard deviations, and paired differences to WSDDN with their 95 % interval."""
     print("| arm | seeds | " + " | ".join(FIGURES) + " | CorLoc - WSDDN (95 %) | AP50 - WSDDN (95 %) | CPU s a run |")
     print("|" + "---|" * (len(FIGURES) + 5))
     for arm in ARMS:
@@ -180,7 +180,8 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         cells = [arm, str(len(mine))]
         for name in FIGURES:
             values = [row["figures"][name] for row in mine.values() if name in row["figures"]]
-            cells.append(f"{np.mean(values):.1f}" if values else "")
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
         for name in ("CorLoc", "AP50"):
             base = {row["seed"]: row["figures"][name] for row in rows if row["arm"] == "WSDDN"}
             seeds = sorted(set(mine) & set(base))
