@@ -186,7 +186,7 @@ def step_seconds(model: Any, classes: int) -> float:
         boxes = torch.cat([corners, corners + 20 + torch.rand(BOXES, 2, generator=generator) * 90], 1)
         labels = torch.randint(1, classes + 1, (BOXES,), generator=generator)
         crowd = torch.zeros(BOXES, dtype=torch.int64)
-        targets.append({"boxes": boxes, "labels": labels, "iscrowd": crowd, "seed": torch.tensor(seed)})
+        targets.append({"boxes": boxes, "labels": labels, "iscrowd": crowd, "seed": seed})
     seconds = []
     for _ in range(4):
         begun = time.process_time()
