@@ -156,7 +156,7 @@ def labelled(name: str, setting: Setting, seed: int, options: argparse.Namespace
     return file
 
 
-def judge_selective_search(name: str, setting: Setting, options: argparse.Namespace) -> dict[str, float]:
+def judge_selective_search(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Table 4's first row: its boxes, all of the same score, in its own order."""
     path, _, judged = open_data(name, options.out)
     index = read_split(path, judged or options.split)
@@ -196,6 +196,13 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             print(f"\n{PROPOSALS}: " + ", ".join(f"{name} {value:.1f}" for name, value in row["proposals"].items()))
 
 
+def keep(file: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Write a row down before anything else is run."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
+    return row
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
@@ -225,10 +232,11 @@ def main() -> None:
         ]
         for arm, seed in wanted:
             if not any((row["arm"], row["seed"]) == (arm, seed) for row in mine):
-                row = about | {"arm": arm, "seed": seed} | run_one(arm, options.data, setting, seed, options)
-                with results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                mine.append(row)
+                found = run_one(arm, options.data, setting, seed, options)
+                mine.append(keep(results, about | {"arm": arm, "seed": seed} | found))
+        if not any(row["arm"] == PROPOSALS for row in mine):
+            found = {"proposals": judge_selective_search(options.data, options)}
+            mine.append(keep(results, about | {"arm": PROPOSALS, "seed": 0} | found))
     print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
     print_table(mine)
 
