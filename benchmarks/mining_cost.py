@@ -34,10 +34,11 @@ from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
 from boxcycle.engine.records import environment
+from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.labels import Candidates, joined
 from boxcycle.methods.ssm.questions import Oracle
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected
-from boxcycle.methods.ssm.validation import Miner, MiningConfig
+from boxcycle.methods.ssm.validation import Miner
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig

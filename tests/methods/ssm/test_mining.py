@@ -14,12 +14,13 @@ from torchvision.ops import box_iou
 
 from boxcycle.data.pool import Pool, regions
 from boxcycle.data.transforms import ResizeConfig
+from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.labels import FIELDS, Candidates, joined
 from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.pasting import choose_place, cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.questions import box_questions, image_questions, with_pastes
 from boxcycle.methods.ssm.selection import QuestionConfig, pseudo_boxes, select_questions
-from boxcycle.methods.ssm.validation import Miner, MiningConfig
+from boxcycle.methods.ssm.validation import Miner
 
 from .cases import Blobs, make_index
 

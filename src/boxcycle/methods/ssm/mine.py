@@ -20,11 +20,12 @@ from boxcycle.data.splits import read_budget
 from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.evaluation.predictions import xywh
 from boxcycle.methods.loading import Trained, load
+from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.questions import answered_regions, with_pastes, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
-from boxcycle.methods.ssm.validation import Miner, MiningConfig
+from boxcycle.methods.ssm.validation import Miner
 
 
 class MineConfig(BaseModel):

@@ -24,12 +24,13 @@ from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult
 from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights, load_state, none_for_nan
 from boxcycle.methods.run_folder import CHECKPOINTS
+from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.labels import Candidates
 from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.questions import CostConfig, Oracle, answered_regions, with_pastes, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
-from boxcycle.methods.ssm.validation import Miner, MiningConfig
+from boxcycle.methods.ssm.validation import Miner
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import TwoStageDetector
 

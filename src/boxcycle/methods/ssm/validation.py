@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
@@ -23,7 +22,8 @@ from boxcycle.data.pool import SAME, Pool
 from boxcycle.data.questions import Paste
 from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
-from boxcycle.methods.ssm.labels import Candidates, Form, consistency_score, paste_value, reused, unmeasured
+from boxcycle.methods.ssm.config import MiningConfig
+from boxcycle.methods.ssm.labels import Candidates, consistency_score, paste_value, reused, unmeasured
 from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
@@ -31,35 +31,6 @@ from boxcycle.types import Detections
 CLUSTER = 0.7  # IoU from which two detections are one candidate, whatever their classes
 OMEGA = 0.05  # least score of a detection that counts in the validation
 VIEW_SCALES = (0.8, 1.25)
-
-
-class MiningConfig(BaseModel):
-    """How candidates are found and validated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_score: float = Field(0.1, gt=0, lt=1, description="least probability of a region that is looked at or ignored")
-    min_side: float = Field(12.0, gt=0, description="shortest side of a region, pixels of the model's image")
-    validate_by: Literal["pasting", "views", "nothing"] = Field(
-        "pasting",
-        description="pasting into other images; the image itself flipped and rescaled (Fig. 4); nothing",
-    )
-    targets: int = Field(5, ge=1, description="images that a candidate is pasted into (the paper: 5)")
-    form: Form = Field("matched", description="what counts there: matched | max | literal5 | literal6 | vote")
-    pace: float = Field(0.9, gt=0, description="lambda of Eq. 5: higher lets less probable candidates pass")
-    pack: int = Field(4, ge=1, description="crops of one class and image that share a copy of a target")
-    gap: float = Field(16.0, ge=0, description="pixels between crops that share a copy")
-    window: float | None = Field(
-        None,
-        gt=1,
-        description="detect in a window of the target, this many times as long as the crop; empty: in the whole target "
-        "(the paper)",
-    )
-    prune: bool = Field(True, description="paste only what could become a pseudo box; loses none")
-    early_stop: bool = Field(True, description="stop pasting a candidate of which nothing can change any more")
-    keep_rounds: int = Field(3, ge=0, description="rounds that the consistency of an unchanged candidate is kept")
-    any_context: bool = Field(False, description="a class that every annotated image shows: paste into those")
-    batch_size: int = Field(8, ge=1, description="images that the detector is given at once")
 
 
 class Detector(Protocol):
