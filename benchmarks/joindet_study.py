@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from boxcycle.data.proposals import ProposalConfig, open_proposals
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
-from boxcycle.engine.records import environment
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.evaluation.proposals import proposal_metrics
 from boxcycle.methods import detr, joindet
+from study import Rows
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -196,17 +196,6 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             print(f"\n{PROPOSALS}: " + ", ".join(f"{name} {value:.1f}" for name, value in row["proposals"].items()))
 
 
-def keep(file: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Write a row down before anything else is run."""
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
-    return row
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["run", "table"])
@@ -220,10 +209,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/joindet-study"))
     options = parser.parse_args()
     setting = replace(SETTINGS[options.data], **options.setting)
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = options.out / "results.jsonl"
-    about = {"data": options.data, "split": options.split, "setting": json.loads(json.dumps(asdict(setting)))}
-    mine = [row for row in read_rows(results) if row.items() >= about.items()]
+    rows = Rows(options, setting)
     if options.job == "run":
         wanted = [
             (arm, seed)
@@ -231,14 +217,13 @@ def main() -> None:
             for arm in options.arms
         ]
         for arm, seed in wanted:
-            if not any((row["arm"], row["seed"]) == (arm, seed) for row in mine):
-                found = run_one(arm, options.data, setting, seed, options)
-                mine.append(keep(results, about | {"arm": arm, "seed": seed} | found))
-        if not any(row["arm"] == PROPOSALS for row in mine):
-            found = {"proposals": judge_selective_search(options.data, options)}
-            mine.append(keep(results, about | {"arm": PROPOSALS, "seed": 0} | found))
-    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
-    print_table(mine)
+            if not rows.has(arm=arm, seed=seed):
+                rows.keep({"arm": arm, "seed": seed} | run_one(arm, options.data, setting, seed, options))
+        if not rows.has(arm=PROPOSALS):
+            found = judge_selective_search(options.data, options)
+            rows.keep({"arm": PROPOSALS, "seed": 0, "proposals": found})
+    print(rows.heading())
+    print_table(rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from boxcycle.data.splits import budget
 from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
-from boxcycle.engine.records import environment
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
@@ -43,6 +42,7 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import RegionConfig, TwoStageDetector
 from boxcycle.types import Target
+from study import Rows
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -280,38 +280,21 @@ def main() -> None:
     setting = replace(
         setting, tasks=setting.tasks | options.tasks, detector=setting.detector | options.detector, **changes
     )
-    results = options.out / "results.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-    mine = [
-        row
-        for row in known
-        if (row["data"], row["split"]) == (options.data, options.split) and row["setting"] == asdict(setting)
-    ]
+    rows = Rows(options, setting)
     if options.job == "run":
         data = open_data(options.data, options.out)
-        done = {(row["run"], row["seed"]) for row in mine}
         pool, judged = data[0], data[1 if options.split == "val" else 2]
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            missing = [run for run in options.runs if (run, seed) not in done]
+            missing = [run for run in options.runs if not rows.has(run=run, seed=seed)]
             if not missing:
                 continue
             index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
             first = first_weights(index, setting, seed, options.threads)
             for run in missing:
-                about = {
-                    "data": options.data,
-                    "split": options.split,
-                    "run": run,
-                    "seed": seed,
-                    "setting": asdict(setting),
-                }
-                row = about | run_one(run, first, index, judged, setting, seed, options.threads)
-                with results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                mine.append(row)
-    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
-    print_table(mine)
+                found = run_one(run, first, index, judged, setting, seed, options.threads)
+                rows.keep({"run": run, "seed": seed} | found)
+    print(rows.heading())
+    print_table(rows)
 
 
 if __name__ == "__main__":

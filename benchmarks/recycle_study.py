@@ -12,10 +12,9 @@ random: torchvision's are not part of this package, and from random weights a sh
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ from boxcycle.data.index import Index
 from boxcycle.data.loader import make_loader
 from boxcycle.data.splits import budget
 from boxcycle.data.transforms import Transform
-from boxcycle.engine.records import environment
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
 from boxcycle.methods.mtl_ssl.recycle import RecycledDetector
 from mtl_ssl_study import open_data
+from study import Rows
 
 # one entry a training run: what `recycle` is told, None for the plain detector
 RUNS: dict[str, dict[str, Any] | None] = {"plain": None, "recycled": {}}
@@ -169,25 +168,18 @@ def main() -> None:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     weights = options.weights.name if options.weights else ""
     setting = replace(SETTINGS[options.data], weights=weights, **changes)
-    results = options.out / "results.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
-    mine = [row for row in known if {name: row[name] for name in about} == about]
+    rows = Rows(options, setting)
     if options.job == "run":
         pool, *others = open_data(options.data, options.out)
         judged = others[0 if options.split == "val" else 1]
-        done = {(row["run"], row["seed"]) for row in mine}
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        for seed, run in ((seed, run) for seed in seeds for run in RUNS if (run, seed) not in done):
+        for seed, run in ((seed, run) for seed in seeds for run in RUNS if not rows.has(run=run, seed=seed)):
             index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
             torch.manual_seed(seed)
             first = build_detector(index.num_classes, setting, options.weights)
-            mine.append(about | {"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed))
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(mine[-1]) + "\n")
-    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
-    print_table(mine)
+            rows.keep({"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed))
+    print(rows.heading())
+    print_table(rows)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ import numpy as np
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
-from boxcycle.engine.records import environment
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.train import Config, train
+from study import Rows
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -183,17 +183,12 @@ def main() -> None:
     names = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     setting = replace(SETTINGS[options.data], **changes)
-    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
-    results = options.out / "results.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-    mine = [row for row in known if about.items() <= row.items()]
+    rows = Rows(options, setting)
     if options.job == "run":
         path = open_data(options.data, options.out)
         index = read_split(path, "train")
-        done = {(row["arm"], row["seed"]) for row in mine}
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            missing = [arm for arm in options.arms if (arm, seed) not in done]
+            missing = [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]
             folder = options.out / "-".join(map(str, (options.data, options.split, *asdict(setting).values(), seed)))
             file = folder / "budget.json"
             chosen = budget(index, unit="images", amount=setting.labelled, seed=seed)
@@ -201,12 +196,10 @@ def main() -> None:
             write_budget(file, index, chosen, amount=setting.labelled, seed=seed, **facts)
             shared = configuration(path, file, setting, options, seed)
             for arm in missing:
-                row = about | {"arm": arm, "seed": seed} | run_arm(arm, shared, folder, first_round(shared, folder))
-                with results.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(row) + "\n")
-                mine.append(row)
-    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
-    print_table(mine)
+                found = run_arm(arm, shared, folder, first_round(shared, folder))
+                rows.keep({"arm": arm, "seed": seed} | found)
+    print(rows.heading())
+    print_table(rows)
 
 
 if __name__ == "__main__":

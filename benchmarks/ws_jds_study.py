@@ -12,11 +12,10 @@ proposal, and the box of the whole image, for each tag.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from boxcycle.data.tags import without_boxes
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
-from boxcycle.engine.records import environment
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.paired import paired_difference
@@ -45,6 +43,7 @@ from boxcycle.methods.experiment import dataset_for
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
 from boxcycle.types import Target
+from study import Rows
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 FIGURES = ("CorLoc", "AP50", "mIoU")
@@ -213,24 +212,17 @@ def main() -> None:
     setting = replace(SETTINGS[options.data], **{name: value for name, value in given.items() if value is not None})
     if options.smoke:
         setting, options.seeds = replace(setting, images=16, pixels=64, steps=2, judged=6, sampled=16), 1
-    results = options.out / "results.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-    about = {"data": options.data, "split": options.split, "setting": asdict(setting)}
-    mine = [row for row in known if {name: row[name] for name in about} == about]
+    rows = Rows(options, setting)
     if options.job == "run":
         data = open_data(options.data, options.out)
-        done = {(row["arm"], row["seed"]) for row in mine}
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            missing = [arm for arm in options.arms if (arm, seed) not in done]
+            missing = [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]
             if not missing:
                 continue
             for row in run_seed(missing, data[0], data[1 if options.split == "val" else 2], setting, seed, options):
-                mine.append(about | row)
-                with results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(mine[-1]) + "\n")
-    print(f"{options.data}, {options.split}: {asdict(setting)}\nmachine: {environment()['machine']}")
-    print_table(mine)
+                rows.keep(row)
+    print(rows.heading())
+    print_table(rows)
 
 
 if __name__ == "__main__":
