@@ -142,7 +142,7 @@ def test_two_processes_are_one_though_one_sees_no_box(processes: BaseContext, tm
 def test_killed_at_ten_random_moments(processes: BaseContext, tmp_path: Path) -> None:
     """SIGKILL, in steps, saves and evaluations; then the run is finished, and equals the uninterrupted one."""
     config = FitConfig(
-        steps=200,
+        steps=120,
         batch_size=2,
         log_every=5,
         eval_every=22,
@@ -162,7 +162,7 @@ def test_killed_at_ten_random_moments(processes: BaseContext, tmp_path: Path) ->
     whole, moments, steps = start("whole"), random.Random(1), []
     for _ in range(10):
         process = start("killed")
-        wait_for_saves(resume_file, moments.randint(2, 4), process)
+        wait_for_saves(resume_file, moments.randint(1, 2), process)
         time.sleep(moments.uniform(0, 0.02))
         process.kill()
         process.join(60)
@@ -188,11 +188,14 @@ def wait_for_saves(file: Path, count: int, process: BaseProcess) -> None:
     """Return when ``file`` has been replaced ``count`` times."""
 
     def stamp() -> int:
-        return file.stat().st_mtime_ns if file.exists() else 0
+        try:
+            return file.stat().st_mtime_ns
+        except FileNotFoundError:  # not there yet, or it has stepped aside for the next one
+            return 0
 
     for _ in range(count):
         before, deadline = stamp(), time.monotonic() + 120
-        while stamp() == before:
+        while stamp() in (0, before):
             assert process.is_alive(), "the run ended before it was killed"
             assert time.monotonic() < deadline, "the run saves nothing"
             time.sleep(0.001)

@@ -55,7 +55,7 @@ def best_overlap(its: Seen, threshold: float) -> float:
 def test_a_right_segmentation_chooses_the_object() -> None:
     """Cells of 16 pixels are drawn out where they are enlarged: their edge is at one half, not at a tenth."""
     its = seen(masks=square())
-    assert best_overlap(its, GuidanceConfig().threshold) > 0.9
+    assert best_overlap(its, 0.5) > 0.9
     assert best_overlap(its, 0.1) < 0.7
 
 
