@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Clip = Literal["none", "global", "group", "parameter"]
+
 
 class FitConfig(BaseModel):
     """Settings of :func:`boxcycle.engine.fit.fit`. A *step* is one update of the weights."""
@@ -28,7 +30,7 @@ class FitConfig(BaseModel):
     )
     milestones: tuple[int, ...] = Field((), description="steps at which the schedule 'steps' multiplies by gamma")
     gamma: float = Field(0.1, gt=0, description="factor at each milestone")
-    clip: Literal["none", "global", "group", "parameter"] = Field(
+    clip: Clip = Field(
         "group",
         description="whose gradient norm is clipped: nobody's, all together, each parameter group "
         "(so that auxiliary heads cannot take the detector's share), each tensor",

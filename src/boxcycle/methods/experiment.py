@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
@@ -21,7 +21,7 @@ from boxcycle.data.index import Index
 from boxcycle.data.loader import Batch, make_loader
 from boxcycle.data.transforms import make_transform
 from boxcycle.engine.checkpoint import load_weights
-from boxcycle.engine.config import FitConfig
+from boxcycle.engine.config import Clip, FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.corloc import corloc
@@ -60,10 +60,7 @@ class DetrFitConfig(FitConfig):
     """The settings of a fit with the paper's rate and clipping."""
 
     lr: float = Field(2e-4, gt=0, description="highest learning rate of the schedule")
-    clip: Literal["none", "global", "group", "parameter"] = Field(
-        "global",
-        description="whose gradient norm is clipped: nobody's, all together, each parameter group, each tensor",
-    )
+    clip: Clip = Field("global", description=FitConfig.model_fields["clip"].description)
     clip_norm: float = Field(0.1, gt=0, description="largest gradient norm (L2)")
 
 
