@@ -16,6 +16,7 @@ from boxcycle import yaml12
 from boxcycle.cli import app
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
+from boxcycle.engine.checkpoint import load_weights, save_weights
 from boxcycle.methods.compare import CompareConfig, compare
 from boxcycle.methods.finished import LABELLED_BY, read_finished
 from boxcycle.methods.label import LabelConfig, label
@@ -106,6 +107,20 @@ def test_labels_come_along_with_weights_and_with_pseudo_boxes(copy: Copy, scenes
     taught = read_finished(copy("taught", 1.0, {"data.path": str(pseudo)}))
     assert {source.path for source in taught.sources()} == {scenes.resolve()}
     assert taught.settings()["data.path"] == "labelled by supervised"
+
+
+def test_pretraining_on_images_alone_costs_no_labels(copy: Copy, scenes: Path) -> None:
+    """And it needs no figures of its own: where nobody drew a box there is nothing to judge it by."""
+    pretrained = copy("pretrained")
+    weights = load_weights(pretrained / "checkpoints" / "best.safetensors")
+    for file in (pretrained / "checkpoints").glob("*.safetensors"):
+        save_weights(file, weights.tensors, weights.metadata | {"method": "joindet"})
+    for name in ("eval.json", "predictions.json"):
+        (pretrained / name).unlink()
+    tuned = read_finished(copy("tuned", 1.0, {"init": str(pretrained), "data.budget": "few.json"}))
+    assert tuned.before is not None
+    assert tuned.before.sources() == set()
+    assert [source.budget for source in tuned.sources()] == [Path("few.json")]
 
 
 def test_a_labelled_data_set_names_the_run_that_drew_its_boxes(copy: Copy, scenes: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from boxcycle.engine.checkpoint import load_metadata
 from boxcycle.evaluation.errors import ERRORS, error_breakdown
 from boxcycle.evaluation.groups import FIGURES, Labels, Measured, Point
 from boxcycle.evaluation.predictions import read_predictions
+from boxcycle.methods import PRETRAINING
 from boxcycle.methods.run_folder import CHECKPOINTS, CONFIG, weights_file
 
 LABELLED_BY = "labelled-by.json"  # in a data set whose boxes a run drew: `boxcycle label` names the run there
@@ -66,13 +67,13 @@ class FinishedRun:
         folder = (
             next((p for p in (Path(init), Path(init).parent.parent) if (p / CONFIG).is_file()), None) if init else None
         )
-        return read_finished(folder) if folder else None
+        return read_run(folder) if folder else None
 
     @cached_property
     def labeller(self) -> FinishedRun | None:
         """The run that drew the boxes of the data, where no person did."""
         file = self.data.path / LABELLED_BY
-        return read_finished(Path(json.loads(file.read_text(encoding="utf-8"))["run"])) if file.is_file() else None
+        return read_run(Path(json.loads(file.read_text(encoding="utf-8"))["run"])) if file.is_file() else None
 
     def settings(self) -> dict[str, Any]:
         """All that tells it from other runs but the seed, by dotted key; files and runs stand as what they are."""
@@ -91,13 +92,16 @@ class FinishedRun:
         return {"method": self.method, **_flat(given)}
 
     def sources(self) -> set[Source]:
-        """The labels behind it: its own, and those of the runs that it started from or that labelled its data."""
+        """The labels behind it: its own, and those of the runs that it started from or that labelled its data.
+
+        One that learnt from images alone, or from boxes that a run drew, has none of its own.
+        """
         behind = [run.sources() for run in (self.before, self.labeller) if run]
         data = self.data
         own = Source(
             data.path.resolve(), data.train, data.budget, data.classes, data.format, self.method in LEARN_FROM_TAGS
         )
-        return set().union(*behind, set() if self.labeller else {own})
+        return set().union(*behind, set() if self.labeller or self.method in PRETRAINING else {own})
 
     def evaluated_on(self) -> Index:
         """The split of the evaluation. Raises ``DataError`` if it cannot be read any more."""
@@ -129,14 +133,25 @@ class FinishedRun:
 
 
 def read_finished(folder: Path) -> FinishedRun:
-    """A run's folder. Raises ``ValueError`` if it holds no run, or one that is not finished."""
+    """A run's folder, judged too. Raises ``ValueError`` if it holds no run, or one that is not finished."""
+    run = read_run(folder)
+    missing = [name for name in ("eval.json", "predictions.json") if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} is not finished: it has no {missing[0]}; resume=true goes on")
+    return run
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """The folder of a run that has weights, judged or not: others may start from it.
+
+    Raises ``ValueError`` if it holds none.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of a run" if folder.exists() else f"{folder} does not exist")
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds no run: it has no {CONFIG}")
-    missing = [name for name in ("eval.json", "predictions.json") if not (folder / name).is_file()]
-    if missing or not (folder / CHECKPOINTS).is_dir():
-        raise ValueError(f"{folder} is not finished: it has no {(missing or [CHECKPOINTS])[0]}; resume=true goes on")
+    if not (folder / CHECKPOINTS).is_dir():
+        raise ValueError(f"{folder} is not finished: it has no {CHECKPOINTS}; resume=true goes on")
     metadata = load_metadata(weights_file(folder))
     try:
         return FinishedRun(folder, metadata["method"], yaml12.load((folder / CONFIG).read_text(encoding="utf-8")))
