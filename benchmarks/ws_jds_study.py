@@ -12,10 +12,11 @@ proposal, and the box of the whole image, for each tag.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Setting:
     roi_size: int = 3
     lr: float = 1e-3
     method: str = "fast"  # of proposals
+    detector: dict[str, Any] = field(default_factory=dict)  # settings of WeakDetectorConfig, for all arms
+    guidance: dict[str, Any] = field(default_factory=dict)  # settings of GuidanceConfig, for all arms
 
 
 SETTINGS = {
@@ -92,8 +95,8 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
 def build_model(arm: str, num_classes: int, setting: Setting, folder: Path, seed: int) -> WeakDetector:
     """The detector of an arm; the parts that arms share begin with equal weights."""
     torch.manual_seed(seed)
-    config = WeakDetectorConfig(roi_size=setting.roi_size, sampled=setting.sampled)
-    guidance = GuidanceConfig(**ARMS[arm])
+    config = WeakDetectorConfig(**({"roi_size": setting.roi_size, "sampled": setting.sampled} | setting.detector))
+    guidance = GuidanceConfig(**(setting.guidance | ARMS[arm]))
     after = round(guidance.start * setting.steps)
     return WeakDetector(num_classes, config, guidance, proposal_config(setting, folder), guided_after=after)
 
@@ -204,12 +207,21 @@ def main() -> None:
     parser.add_argument("--split", choices=["val", "test"], default="test")
     for name in ("images", "pixels", "steps", "judged", "sampled"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    for name, example in (("detector", '{"stride": 16}'), ("guidance", '{"threshold": 0.1}')):
+        parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all arms, such as '{example}'")
     parser.add_argument("--smoke", action="store_true", help="every arm for two steps, one seed: does it run?")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ws-jds-study"))
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in ("images", "pixels", "steps", "judged", "sampled")}
-    setting = replace(SETTINGS[options.data], **{name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    setting = SETTINGS[options.data]
+    setting = replace(
+        setting,
+        detector=setting.detector | options.detector,
+        guidance=setting.guidance | options.guidance,
+        **changes,
+    )
     if options.smoke:
         setting, options.seeds = replace(setting, images=16, pixels=64, steps=2, judged=6, sampled=16), 1
     rows = Rows(options, setting)

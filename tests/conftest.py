@@ -1,6 +1,7 @@
 """Fixtures of the whole suite."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,45 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data sets in {folder} (or name their folder in BOXCYCLE_DATA)")
     return folder
+
+
+@pytest.fixture
+def overfit() -> Callable[..., bool]:
+    """A function that trains a detector on a few images until it knows them; False if it never does."""
+    import torch
+    from torch import nn
+
+    def train(model: Any, images: Any, targets: Any, known: Any = objects_are_known, most: int = 200) -> bool:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters)
+        for step in range(most):
+            optimizer.param_groups[0]["lr"] = 5e-4 * min(1, (step + 1) / 10)
+            model.train()
+            losses = model(images, [its | {"seed": 4 * step + number} for number, its in enumerate(targets)])
+            optimizer.zero_grad()
+            sum(model.loss_weights[name] * value for name, value in losses.items()).backward()
+            nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            if step % 10 == 9:
+                with torch.no_grad():
+                    found = model.eval()(images)
+                if all(known(its, detections) for its, detections in zip(targets, found, strict=True)):
+                    return True
+        return False
+
+    return train
+
+
+def objects_are_known(target: Any, detections: Any) -> bool:
+    """The best detection of each object's class is on it, with a score above one half."""
+    from torchvision.ops import box_iou
+
+    for box, label in zip(target["boxes"], target["labels"], strict=True):
+        its = detections["labels"] == label
+        best = detections["boxes"][its][:1], detections["scores"][its][:1]
+        if not len(best[0]) or box_iou(best[0], box[None]) <= 0.6 or best[1] <= 0.5:
+            return False
+    return True
 
 
 @pytest.fixture

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from boxcycle.models.backbone_cuts import ARCHITECTURES, Architecture
+from boxcycle.models.backbone_dilation import dilate
 from boxcycle.models.backbone_norm import fold_batch_norms
 from boxcycle.models.backbone_weights import create_network, network_statistics
 
 
 class Trunk(nn.Sequential):
-    """The stages up to stride 16, in order: normalised images [B, 3, H, W] -> features [B, C, ceil(H/16), ceil(W/16)].
+    """The first stages, in order: normalised images [B, 3, H, W] -> features [B, C, ceil(H/stride), ceil(W/stride)].
 
     Works in the channels-last memory layout, in which the convolutions are faster on a CPU
     (``benchmarks/backbone_step.py``).
@@ -44,40 +46,48 @@ class RoIHead(nn.Module):
 class Backbone(nn.Module):
     """A trunk and a head cut from one network that was trained on ImageNet.
 
-    ``trunk`` maps normalised images [B, 3, H, W] to features [B, trunk_channels, ceil(H/16), ceil(W/16)]; ``head`` maps
-    region features [R, trunk_channels, 7, 7] to vectors [R, head_channels]. ``mean`` and ``std`` are those that the
-    network was trained with, for RGB in [0, 1]. The statistics of the batch norms are fixed, in training mode too, and
-    also in copies of the head: detectors see too few images a step to estimate them.
+    ``trunk`` maps normalised images [B, 3, H, W] to features [B, trunk_channels, ceil(H/stride), ceil(W/stride)], where
+    ``stride`` is 16, or 8 of a dilated trunk; ``head`` maps region features [R, trunk_channels, 7, 7] to vectors
+    [R, head_channels]. ``mean`` and ``std`` are those that the network was trained with, for RGB in [0, 1]. The
+    statistics of the batch norms are fixed, in training mode too, and also in copies of the head: detectors see too few
+    images a step to estimate them.
     """
 
-    stride = 16
-
-    def __init__(self, trunk: Trunk, head: RoIHead, architecture: Architecture) -> None:
+    def __init__(self, trunk: Trunk, head: RoIHead, architecture: Architecture, stride: int = 16) -> None:
         super().__init__()
-        self.trunk, self.head = trunk, head
+        self.trunk, self.head, self.stride = trunk, head, stride
         self.trunk_channels, self.head_channels = architecture.trunk_channels, architecture.head_channels
         self.mean, self.std = network_statistics(architecture.timm_name)
 
 
 def build_backbone(
-    name: str = "efficientnet_lite0", *, weights: str | Path = "default", frozen: int | None = None
+    name: str = "efficientnet_lite0",
+    *,
+    weights: str | Path = "default",
+    frozen: int | None = None,
+    stride: Literal[8, 16] = 16,
 ) -> Backbone:
     """Build a backbone by name (a key of ``ARCHITECTURES``).
 
     ``weights``: "default" (the ImageNet weights that come with the installation; efficientnet_lite0 has them), "none"
     (random, for tests and before a checkpoint is loaded), "hub" (timm's download), or a .safetensors, .pth or .pt file.
     ``frozen``: how many stages of the trunk, counted from the image, keep their weights; None is the network's own
-    number.
+    number. ``stride``: 8 leaves out the trunk's last step and dilates what follows.
 
-    Raises ``ValueError`` for an unknown name, an impossible ``frozen``, or weights that are absent or do not fit.
+    Raises ``ValueError`` for an unknown name, an impossible ``frozen`` or ``stride``, or weights that are absent or do
+    not fit.
     """
     if name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(name, ARCHITECTURES, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"there are {', '.join(ARCHITECTURES)}"
         raise ValueError(f"no backbone '{name}'; {hint}")
     architecture = ARCHITECTURES[name]
+    if stride == 8 and architecture.branches:
+        raise ValueError(f"{name} has stride 16 alone: its last step is in several branches at once")
     stages, body = architecture.cut(create_network(name, architecture.timm_name, weights))
-    backbone = Backbone(Trunk(stages), RoIHead(body), architecture)
+    backbone = Backbone(Trunk(stages), RoIHead(body), architecture, stride)
+    if stride == 8:
+        dilate(backbone.trunk)
     fold_batch_norms(backbone, train_affine=architecture.train_affine)
     _freeze(backbone.trunk, architecture.frozen if frozen is None else frozen, name)
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

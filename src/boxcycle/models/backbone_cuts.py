@@ -19,7 +19,7 @@ class Architecture:
     ``cut`` splits timm's network into named trunk stages and the head's body. ``frozen`` stages, counted from the
     image, and, unless ``train_affine``, all weights and biases of batch norms keep their ImageNet values. ``dense``
     makes of that body the network's own stage of stride 32, for detectors that run it over the whole map; None where
-    the network has no such stage.
+    the network has no such stage. ``branches``: the trunk's last step is taken in several branches at once.
     """
 
     timm_name: str
@@ -29,6 +29,7 @@ class Architecture:
     frozen: int
     train_affine: bool
     dense: Callable[[Any], nn.Module] | None = None
+    branches: bool = False
 
 
 def _cut_efficientnet(network: Any) -> tuple[Stages, nn.Module]:
@@ -112,7 +113,9 @@ ARCHITECTURES = {
     "mobilenet_v1": Architecture(
         "mobilenetv1_100.ra4_e3600_r224_in1k", _cut_mobilenet, 512, 1024, 0, True, lambda body: body
     ),
-    "inception_resnet_v2": Architecture("inception_resnet_v2.tf_in1k", _cut_inception, 1088, 1536, 0, True),
+    "inception_resnet_v2": Architecture(
+        "inception_resnet_v2.tf_in1k", _cut_inception, 1088, 1536, 0, True, branches=True
+    ),
     # Fast R-CNN (Girshick, 2015, section 4.5): training conv1 and conv2 of VGG16 does not pay.
     "vgg16": Architecture("vgg16.tv_in1k", _cut_vgg, 512, 4096, 2, False),
 }

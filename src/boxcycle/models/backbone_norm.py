@@ -38,11 +38,11 @@ class NormedConv2d(nn.Module):
             bias = bias + conv.bias * scale
         weight, padding = conv.weight * scale[:, None, None, None], cast(Pair, conv.padding)
         if self.same_padding:
-            weight, padding = _same_padding(weight, inputs.shape[-2:], conv.stride)
+            weight, padding = _same_padding(weight, inputs.shape[-2:], conv.stride, conv.dilation)
         return conv2d(inputs, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
 
 
-def _same_padding(weight: Tensor, size: torch.Size, stride: Pair) -> tuple[Tensor, Pair]:
+def _same_padding(weight: Tensor, size: torch.Size, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
     """A kernel and an equal padding of both sides that together pad maps of ``size`` as TensorFlow's SAME does.
 
     SAME gives ceil(size / stride) outputs and puts an odd cell of padding at the bottom and right. PyTorch pads sides
@@ -51,8 +51,8 @@ def _same_padding(weight: Tensor, size: torch.Size, stride: Pair) -> tuple[Tenso
     (multiples of 32); its exporter must know the kernel's shape, hence ``cat``, not ``pad``.
     """
     height, width = (
-        max((math.ceil(cells / step) - 1) * step + kernel - cells, 0)
-        for cells, step, kernel in zip(map(int, size), stride, weight.shape[-2:], strict=True)
+        max((math.ceil(cells / step) - 1) * step + (kernel - 1) * hole + 1 - cells, 0)
+        for cells, step, kernel, hole in zip(map(int, size), stride, weight.shape[-2:], dilation, strict=True)
     )
     if height % 2:
         weight = torch.cat((torch.zeros_like(weight[:, :, :1]), weight), 2)

@@ -1,11 +1,11 @@
 """MTL-SSL on R-FCN: the same tasks on a head that runs once over the whole map."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.ops import box_iou
+from torch import Tensor
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.config import TaskConfig
@@ -136,30 +136,9 @@ def coloured() -> tuple[list[Tensor], list[Target]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tasks", [False, True], ids=["plain", "tasks"])
-def test_it_overfits_four_images(tasks: bool) -> None:
+def test_it_overfits_four_images(overfit: Callable[..., bool]) -> None:
     """From ImageNet weights: random ones take ten times as many steps."""
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, positive_fraction=0.5)
     detector = RFCN(3, DetectorConfig(name="rfcn", anchor_sizes=(20, 36), proposals=50, regions=regions))
-    model: nn.Module = MultiTaskDetector(detector, TaskConfig(windows=4, refined=2)) if tasks else detector
-    images, targets = coloured()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=7e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=7e-4, total_steps=90)
-    for step in range(90):
-        seeded = [its | {"seed": 4 * step + number} for number, its in enumerate(targets)]
-        losses = model.losses(images, seeded)
-        optimizer.zero_grad()
-        sum(model.loss_weights[name] * value for name, value in losses.items()).backward()
-        nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        found = model.eval().predict(images)
-    for its, detections in zip(targets, found, strict=True):
-        for box, label in zip(its["boxes"], its["labels"], strict=True):
-            best = detections["labels"] == label
-            assert best.any()
-            assert box_iou(detections["boxes"][best][:1], box[None]) > 0.6
-            assert detections["scores"][best][0] > 0.5
+    assert overfit(MultiTaskDetector(detector, TaskConfig(windows=4, refined=2)), *coloured())

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 from torchvision.ops import box_iou
 
 from boxcycle.methods.ws_jds import guidance, labels
-from boxcycle.methods.ws_jds.guidance import STRIDE, Scores, Seen
+from boxcycle.methods.ws_jds.guidance import Scores, Seen
 from boxcycle.methods.ws_jds.network import GuidanceConfig
 from boxcycle.types import ImageList
 
@@ -19,6 +19,7 @@ from .conftest import MakeDetector
 from .inputs import picture, tagged
 
 SIZE = (96, 128)
+STRIDE = 16
 OBJECT = [40.0, 24.0, 88.0, 72.0]
 
 
@@ -31,13 +32,13 @@ def candidates() -> Tensor:
 
 
 def seen(*, masks: Tensor | None = None, maps: Tensor | None = None, score: float = 0.9, tag: float = 1.0) -> Seen:
-    """An image of one class whose segmentation says ``masks`` [1, H, W], at its own stride."""
+    """An image of one class whose segmentation says ``masks`` [1, H, W], at a stride of 16."""
     boxes = candidates()
     joint = torch.full((len(boxes), 1), score / len(boxes))
     cells = avg_pool2d((torch.zeros(1, *SIZE) if masks is None else masks)[None], STRIDE, ceil_mode=True)[0]
     logits = torch.logit(cells, eps=1e-4)
     scores = Scores(joint, torch.ones_like(joint), joint.sum(0))
-    return Seen(picture(1, SIZE), torch.tensor([tag]), boxes, scores, logits, maps)
+    return Seen(picture(1, SIZE), torch.tensor([tag]), boxes, scores, logits, maps, STRIDE)
 
 
 def square() -> Tensor:

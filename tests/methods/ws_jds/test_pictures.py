@@ -43,7 +43,7 @@ def test_a_row_for_each_present_class(
 
 def test_seeds_have_two_colours_and_the_rest_stays_grey() -> None:
     seeds = torch.tensor([[1, 0, -1]])
-    found = pictures._seeds(np.full((16, 40, 3), 100, dtype=np.uint8), seeds)
+    found = pictures._seeds(np.full((16, 40, 3), 100, dtype=np.uint8), seeds, 16)
     orange, blue, grey = found[8, 8], found[8, 24], found[8, 36]
     assert orange[0] > orange[2]
     assert blue[2] > blue[0]

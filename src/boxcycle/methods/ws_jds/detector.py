@@ -66,7 +66,12 @@ class WeakDetector(nn.Module):
             num_classes,
             guided_after,
         )
-        backbone = build_backbone(self.config.backbone, weights=self.config.weights, frozen=self.config.frozen)
+        backbone = build_backbone(
+            self.config.backbone,
+            weights=self.config.weights,
+            frozen=self.config.frozen,
+            stride=self.config.stride,
+        )
         self.detection = DetectionBranch(backbone, self.config, num_classes)
         del backbone.head  # it belongs to the branch now; one owner for each weight
         self.backbone = backbone
@@ -171,7 +176,8 @@ class WeakDetector(nn.Module):
         found: list[Any] = [None] * len(images)
         if maps:
             found = localise(scores, batch, tags, self.guidance)
-        return [Seen(*each) for each in zip(images, tags, boxes, scores, logits, found, strict=True)]
+        strides = [self.backbone.stride] * len(images)
+        return [Seen(*each) for each in zip(images, tags, boxes, scores, logits, found, strides, strict=True)]
 
     def _detection(self, seen: list[Seen], guided: bool) -> dict[str, Tensor]:
         """The image loss, or the guided one; with both guidances, one term for the maps and one for the masks."""

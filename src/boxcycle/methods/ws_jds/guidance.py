@@ -13,11 +13,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from boxcycle.methods.ws_jds import crf, labels, losses
 from boxcycle.methods.ws_jds.network import GuidanceConfig
-from boxcycle.models.backbone import Backbone
 from boxcycle.types import ImageList
 
-STRIDE = Backbone.stride  # pixels a cell of the segmentation
-FINE = 4  # pixels a cell of the maps that proposals are weighed on: a quarter of the features' cells
+FINE = 4  # pixels a cell of the maps that proposals are weighed on
 
 
 class Scores(NamedTuple):
@@ -32,8 +30,8 @@ class Seen(NamedTuple):
     """One image and what both branches make of it.
 
     ``image`` [3, H, W] in [0, 1]; ``tags`` [K] of 0 and 1; ``boxes`` [R, 4] xyxy, image frame; ``scores`` of the
-    detection; ``logits`` [K, h, w] of the segmentation, without cells where there is none; ``maps`` [K, H, W]:
-    localisation maps, 0 for classes without one, or None where nobody asks for them.
+    detection; ``logits`` [K, h, w] of the segmentation, a cell for ``stride`` pixels, without cells where there is
+    none; ``maps`` [K, H, W]: localisation maps, 0 for classes without one, or None where nobody asks for them.
     """
 
     image: Tensor
@@ -42,6 +40,7 @@ class Seen(NamedTuple):
     scores: Scores
     logits: Tensor
     maps: Tensor | None
+    stride: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,7 +102,7 @@ def map_cells(seen: Seen) -> Tensor:
 def mask_cells(seen: Seen) -> Tensor:
     """Masks S of the segmentation at a cell for every 4 x 4 pixels, a constant. Shapes: returns [K, H / 4, W / 4]."""
     height, width = seen.size
-    return enlarged(seen.logits.detach().sigmoid(), STRIDE // FINE, (-(-height // FINE), -(-width // FINE)))
+    return enlarged(seen.logits.detach().sigmoid(), seen.stride // FINE, (-(-height // FINE), -(-width // FINE)))
 
 
 def enlarged(maps: Tensor, factor: int, size: tuple[int, ...], *, mode: str = "bilinear") -> Tensor:
@@ -120,7 +119,7 @@ def seeds(seen: Seen, config: GuidanceConfig) -> Tensor:
     Shapes: returns [K, h, w].
     """
     assert seen.maps is not None, "seen with localisation maps"
-    cells = labels.normalised(avg_pool2d(seen.maps[None], STRIDE, ceil_mode=True)[0])
+    cells = labels.normalised(avg_pool2d(seen.maps[None], seen.stride, ceil_mode=True)[0])
     known = seen.scores.image >= config.gate
     return labels.localisation_seeds(
         cells, seen.tags, known, foreground=config.foreground, background=config.background

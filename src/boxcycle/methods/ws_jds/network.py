@@ -19,9 +19,8 @@ class WeakDetectorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field(
-        "efficientnet_lite0", description="a backbone of the other methods; the paper: vgg16, at stride 8 or 16"
-    )
+    backbone: str = Field("efficientnet_lite0", description="a backbone of the other methods (the paper: vgg16)")
+    stride: Literal[8, 16] = Field(8, description="pixels a cell of the features: 8 (the code: dilated) or 16 (paper)")
     weights: str = Field(
         "default", description="default (packaged ImageNet weights) | none | hub | a .safetensors or .pth file"
     )
@@ -32,9 +31,7 @@ class WeakDetectorConfig(BaseModel):
     sampled: int = Field(512, gt=0, description="proposals of an image that teach in a step (the paper: up to 2048)")
     width: int = Field(256, gt=0, description="channels of the segmentation's arms (the paper: 1024)")
     rates: tuple[int, ...] = Field(
-        (3, 6, 9, 12),
-        min_length=1,
-        description="dilations of the arms, cells of stride 16 (the paper, stride 8: twice)",
+        (6, 12, 18, 24), min_length=1, description="dilations of the arms, cells (at stride 16 half of them see as far)"
     )
     scales: tuple[float, ...] = Field((1.0,), min_length=1, description="sizes at which images are detected, averaged")
     flip: bool = Field(False, description="detect in the mirror image too, averaged")

@@ -56,9 +56,10 @@ def _panels(model: WeakDetector, seen: Seen, found: Detections, column: int) -> 
         return [*panels, detected]
     masks = guidance.mask_cells(seen)
     weights = guidance.weigh(seen, masks, settings)[:, column]
+    seeds = guidance.seeds(seen, settings)[column]
     return [
         *panels,
-        ("seeds: orange the class, blue not", _picture(_seeds(pixels, guidance.seeds(seen, settings)[column]))),
+        ("seeds: orange the class, blue not", _picture(_seeds(pixels, seeds, seen.stride))),
         ("segmentation", _picture(_heat(pixels, masks[column]))),
         ("weights by it: green highest, blue lowest", _with_weights(pixels, seen.boxes, weights)),
         detected,
@@ -96,11 +97,11 @@ def _heat(pixels: Pixels, cells: Tensor) -> Pixels:
     return _mixed(pixels, 255 * colours, 0.7)
 
 
-def _seeds(pixels: Pixels, seeds: Tensor) -> Pixels:
+def _seeds(pixels: Pixels, seeds: Tensor, stride: int) -> Pixels:
     """Cells that teach the class and its absence in two colours, the others faint."""
     picture = _mixed(pixels, np.full(pixels.shape, 255.0), 0.4)
     for value, colour in ((1, ORANGE), (0, BLUE)):
-        where = guidance.enlarged((seeds == value).float()[None], guidance.STRIDE, pixels.shape[:2], mode="nearest")[0]
+        where = guidance.enlarged((seeds == value).float()[None], stride, pixels.shape[:2], mode="nearest")[0]
         painted = _mixed(pixels, np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64), 0.6)
         picture = np.where(where.cpu().numpy()[..., None] > 0, painted, picture)
     return picture
