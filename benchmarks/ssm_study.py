@@ -2,10 +2,12 @@
 
     python benchmarks/ssm_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
     python benchmarks/ssm_study.py table scenes              # prints what docs may quote
+    python benchmarks/ssm_study.py picture scenes            # AP50 against boxes, a PNG and an SVG beside the results
 
 Every arm of a seed starts from the same budget and the same trained detector (round 0 is trained once), and asks the
 same number of questions a round; an oracle answers and counts the seconds. AP is that of a round's last weights on a
-split that nothing is chosen by.
+split that nothing is chosen by. "all boxes" is plain training on every image of the training split, for as many steps
+as an arm takes with all its rounds.
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ import numpy as np
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
+from boxcycle.evaluation.groups import Group, Labels, Measured, Point
 from boxcycle.evaluation.paired import paired_difference
+from boxcycle.methods import supervised
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.train import Config, train
+from boxcycle.report.label_curves import write_pictures
 from study import Rows
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -65,6 +70,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean teacher": {"strategy": {"mine": "confidence", "threshold": 0.7, "ask": "nothing"}},
     "more steps alone": {"strategy": {"mine": "nothing", "ask": "nothing"}},
 }
+FULL = "all boxes"  # not an arm: plain training with nothing left to ask
 
 
 def configuration(path: Path, file: Path, setting: Setting, options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -119,6 +125,20 @@ def run_arm(arm: str, shared: dict[str, Any], folder: Path, first: Path) -> dict
     return {"rows": rows, "seconds": round(time.process_time() - begun, 1)}
 
 
+def run_full(shared: dict[str, Any], setting: Setting, folder: Path) -> dict[str, Any]:
+    """Plain training on every annotated image, as long as an arm; returns one row and the seconds."""
+    data = {name: value for name, value in shared["data"].items() if name != "budget"}
+    fit = shared["fit"] | {"steps": setting.steps + setting.rounds * setting.later_steps, "ema": shared["ssm"]["ema"]}
+    run, begun = folder / "all-boxes", time.process_time()
+    given = {"data": data, "detector": shared["detector"], "fit": fit, "run": run, "overwrite": True}
+    supervised.train(supervised.Config.model_validate(given))
+    row = json.loads((run / "eval.json").read_text(encoding="utf-8"))["summary"]
+    boxes = len(read_split(data["path"], "train").boxes)
+    nothing = {"human_boxes": 0, "questions": 0, "minutes": 0.0, "pseudo_right": None}
+    rows = [{"AP": row["AP"], "AP50": row["AP50"], "initial_boxes": boxes, **nothing}]
+    return {"rows": rows, "seconds": round(time.process_time() - begun, 1)}
+
+
 def first_round(shared: dict[str, Any], folder: Path) -> Path:
     """The run in which round 0 of a seed is trained; it is trained once."""
     run = folder / "first"
@@ -130,34 +150,52 @@ def first_round(shared: dict[str, Any], folder: Path) -> Path:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Means over seeds, round by round, and the paired difference to the first arm after the last."""
-    print(
-        "| arm | seeds | AP50 by round | questions | minutes | pseudo boxes right, % | AP50 - random (95 %) | CPU s |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in ARMS}
-    baseline = by_arm[next(iter(ARMS))]
+    """Means over seeds, round by round, and paired differences after the last to the first arm and to all boxes."""
+    names = ["arm", "seeds", "AP50 by round", "boxes by round", "minutes", "pseudo boxes right, %"]
+    print("| " + " | ".join([*names, "AP50 - random (95 %)", "AP50 - all boxes (95 %)", "CPU s"]) + " |")
+    print("|---" * (len(names) + 3) + "|")
+    by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in (*ARMS, FULL)}
     for arm, found in by_arm.items():
         if not found:
             continue
         curves = np.array([[its["AP50"] for its in row["rows"]] for row in found.values()], dtype=float)
+        spent = [[its["initial_boxes"] + its["human_boxes"] for its in row["rows"]] for row in found.values()]
         last = [row["rows"][-1] for row in found.values()]
         right = [
             its["pseudo_right"] for row in found.values() for its in row["rows"] if its["pseudo_right"] is not None
         ]
-        seeds = sorted(set(found) & set(baseline))
-        pairs = [[source[seed]["rows"][-1]["AP50"] for seed in seeds] for source in (found, baseline)]
         cells = [
             arm,
             str(len(found)),
             " ".join(f"{value:.1f}" for value in curves.mean(0)),
-            f"{np.mean([its['questions'] for its in last]):.0f}",
+            " ".join(f"{value:.0f}" for value in np.mean(spent, axis=0)),
             f"{np.mean([its['minutes'] for its in last]):.1f}",
             f"{100 * np.mean(right):.0f}" if right else "",
-            str(paired_difference(*pairs)) if seeds and found is not baseline else "",
+            *(compared(found, by_arm[other]) if arm != other else "" for other in (next(iter(ARMS)), FULL)),
             f"{np.mean([row['seconds'] for row in found.values()]):.0f}",
         ]
         print("| " + " | ".join(cells) + " |")
+
+
+def compared(found: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> str:
+    """The paired difference of AP50 after the last round, over the seeds that both have."""
+    seeds = sorted(found.keys() & other.keys())
+    pairs = [[source[seed]["rows"][-1]["AP50"] for seed in seeds] for source in (found, other)]
+    return str(paired_difference(*pairs)) if seeds else ""
+
+
+def draw(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> list[Path]:
+    """AP50 against boxes, a line for each arm."""
+
+    def measured(row: dict[str, Any]) -> Measured:
+        points = [
+            Point(Labels(its["initial_boxes"] + its["human_boxes"], 0, its["minutes"]), {"AP50": its["AP50"]})
+            for its in row["rows"]
+        ]
+        return Measured(row["arm"], row["seed"], points[-1], points)
+
+    by_arm = {arm: [measured(row) for row in rows if row["arm"] == arm] for arm in (*ARMS, FULL)}
+    return write_pictures(folder, [Group(arm, found) for arm, found in by_arm.items() if found], stem=stem)
 
 
 def open_data(name: str, folder: Path) -> Path:
@@ -169,11 +207,11 @@ def open_data(name: str, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("job", choices=["run", "table", "picture"])
     parser.add_argument("data", choices=SETTINGS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, FULL], choices=[*ARMS, FULL])
     parser.add_argument("--split", choices=["val", "test"], default="test")
     for name in ("labelled", "pixels", "steps", "later-steps", "rounds", "questions"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
@@ -196,10 +234,15 @@ def main() -> None:
             write_budget(file, index, chosen, amount=setting.labelled, seed=seed, **facts)
             shared = configuration(path, file, setting, options, seed)
             for arm in missing:
-                found = run_arm(arm, shared, folder, first_round(shared, folder))
+                if arm == FULL:
+                    found = run_full(shared, setting, folder)
+                else:
+                    found = run_arm(arm, shared, folder, first_round(shared, folder))
                 rows.keep({"arm": arm, "seed": seed} | found)
     print(rows.heading())
     print_table(rows)
+    if options.job == "picture":
+        print(*draw(rows, options.out, f"{options.data}-{options.split}"))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ class WeakDetector(nn.Module):
             frozen=self.config.frozen,
             stride=self.config.stride,
         )
+        if self.config.frozen is None:
+            backbone.trunk.requires_grad_(False)
         self.detection = DetectionBranch(backbone, self.config, num_classes)
         del backbone.head  # it belongs to the branch now; one owner for each weight
         self.backbone = backbone

@@ -25,7 +25,7 @@ class WeakDetectorConfig(BaseModel):
         "default", description="default (packaged ImageNet weights) | none | hub | a .safetensors or .pth file"
     )
     frozen: int | None = Field(
-        None, ge=0, description="first stages that do not learn; empty: the backbone's own default"
+        None, ge=0, description="first stages that do not learn; empty: all before the regions are pooled, as the code"
     )
     roi_size: int = Field(7, gt=0, description="cells a side of a region's features; 4 is cheap, for small images")
     sampled: int = Field(512, gt=0, description="proposals of an image that teach in a step (the paper: up to 2048)")
