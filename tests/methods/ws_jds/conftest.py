@@ -24,7 +24,8 @@ def make_detector(tiny: str) -> MakeDetector:
         torch.manual_seed(0)
         network = {name: changes.pop(name) for name in list(changes) if name in WeakDetectorConfig.model_fields}
         after = changes.pop("guided_after", 0)
-        config = WeakDetectorConfig(backbone=tiny, weights="none", roi_size=4, width=16, **network)
+        network = {"frozen": 0, "roi_size": 4, "width": 16, **network}
+        config = WeakDetectorConfig(backbone=tiny, weights="none", **network)
         guidance = GuidanceConfig(**{"gate": 0.0, **changes})
         return WeakDetector(CLASSES, config, guidance, guided_after=after)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.types import Target
 
-from .conftest import MakeDetector
+from .conftest import CLASSES, MakeDetector
 from .inputs import draw_proposals, picture, tagged
 
 VARIANTS = ("parallel", "to_segmentation", "to_detection", "both")
@@ -263,3 +263,25 @@ def test_plain_wsddn_has_no_segmentation(make_detector: MakeDetector) -> None:
         model.segment([picture(1)])
     with pytest.raises(ValueError, match="variant=parallel"):
         make_detector(variant="both", segmentation=0.0)
+
+
+def test_by_default_only_what_is_new_and_the_head_learn(make_detector: MakeDetector) -> None:
+    model = make_detector(frozen=None)
+    assert not any(parameter.requires_grad for parameter in model.backbone.trunk.parameters())
+    assert all(parameter.requires_grad for parameter in model.detection.parameters())
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_masks_at_test_have_the_size_of_the_image_and_no_class_that_is_not_seen(
+    make_detector: MakeDetector, stride: int
+) -> None:
+    for crf in ("none", "small"):
+        model = make_detector(stride=stride, rates=(1, 2), crf=crf).eval()
+        image = picture(0, (41, 70))
+        [masks] = model.segment([image], [torch.tensor([[4.0, 4, 40, 30], [0, 0, 70, 41]])])
+        assert masks.shape == (CLASSES, 41, 70)
+        assert not masks.any()  # without training no class reaches one half
+        model.detection.classes.bias.data[1] = 20  # now the second class does
+        [masks] = model.segment([image], [torch.tensor([[4.0, 4, 40, 30], [0, 0, 70, 41]])])
+        assert masks[1].max() > 0
+        assert not masks[[0, 2]].any()

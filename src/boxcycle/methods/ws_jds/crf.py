@@ -21,19 +21,22 @@ def boundary_targets(image: Tensor, masks: Tensor) -> Tensor:
 
     Labels of the CRF are the classes and the background, 1 - max S, normalised in each cell.
 
-    Shapes: image [3, H, W] in [0, 255], masks [K+, H, W] in [0, 1]; both at most 48 cells a side; returns [K+, H, W].
+    Shapes: image [3, H, W] in [0, 255], masks [K+, H, W] in [0, 1]; both small (see ``LARGEST``); returns [K+, H, W].
     """
-    masks = masks.detach().float()
-    background = 1 - masks.amax(0, keepdim=True)
-    probabilities = torch.cat([background, masks])
     scale = max(masks.shape[1:]) / REFERENCE
     return mean_field(
         image.float(),
-        probabilities / probabilities.sum(0).clamp(min=1e-6),
+        with_background(masks.detach().float()),
         place=PLACE * scale,
         colour=COLOUR,
         near=NEAR * scale,
     )[1:]
+
+
+def with_background(masks: Tensor) -> Tensor:
+    """The background, 1 - max S, before the classes, of sum 1. Shapes: [K, H, W]; returns [1 + K, H, W]."""
+    probabilities = torch.cat([1 - masks.amax(0, keepdim=True), masks])
+    return probabilities / probabilities.sum(0).clamp(min=1e-6)
 
 
 def shrunk(maps: Tensor, largest: int = LARGEST) -> Tensor:

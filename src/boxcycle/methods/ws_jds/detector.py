@@ -28,6 +28,7 @@ from boxcycle.methods.ws_jds.guidance import (
     seeds,
 )
 from boxcycle.methods.ws_jds.network import DetectionBranch, GuidanceConfig, SegmentationBranch, WeakDetectorConfig
+from boxcycle.methods.ws_jds.refinement import check, refined
 from boxcycle.methods.ws_jds.views import inside, instance_masks, view
 from boxcycle.models.backbone import build_backbone
 from boxcycle.models.batch import pad_images
@@ -77,6 +78,7 @@ class WeakDetector(nn.Module):
         self.detection = DetectionBranch(backbone, self.config, num_classes)
         del backbone.head  # it belongs to the branch now; one owner for each weight
         self.backbone = backbone
+        check(self.config.crf)
         self.loss_weights, self.watched, self.segmenter = {"detection": 1.0}, {}, None
         if self.guidance.segmentation:
             self.segmenter = SegmentationBranch(backbone.trunk_channels, self.config, num_classes)
@@ -136,7 +138,8 @@ class WeakDetector(nn.Module):
     def segment(self, images: list[Tensor], proposals: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Masks S [K, H_i, W_i] of each image in [0, 1], 0 for the classes that the detection does not see in it.
 
-        A class is seen where its image score is at least one half. Raises ``ValueError`` without a segmentation branch.
+        A class is seen where its image score is at least one half; with ``config.crf`` a CRF brings its mask to the
+        edges of the image. Raises ``ValueError`` without a segmentation branch.
         """
         if self.segmenter is None:
             raise ValueError("this detector has no segmentation branch: it was trained with guidance.segmentation=0")
@@ -148,7 +151,10 @@ class WeakDetector(nn.Module):
             enlarged(logits.sigmoid(), self.backbone.stride, size)
             for logits, size in zip(self._logits(features, batch), batch.sizes, strict=True)
         ]
-        return [mask * there[:, None, None] for mask, there in zip(masks, seen, strict=True)]
+        for image, mask, there in zip(images, masks, seen, strict=True):
+            mask[~there] = 0
+            mask[there] = refined(image, mask[there], self.config.crf)
+        return masks
 
     def masks(self, images: list[Tensor], found: list[Detections]) -> list[Tensor]:
         """The mask of each detection, [D, H_i, W_i] bool: its class's cells inside its box."""

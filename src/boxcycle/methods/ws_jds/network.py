@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from boxcycle.methods.ws_jds.refinement import Refinement
 from boxcycle.models.backbone import Backbone
 
 CHUNK = 512  # regions that a branch sees at a time where no gradient is wanted
@@ -35,6 +36,9 @@ class WeakDetectorConfig(BaseModel):
     )
     scales: tuple[float, ...] = Field((1.0,), min_length=1, description="sizes at which images are detected, averaged")
     flip: bool = Field(False, description="detect in the mirror image too, averaged")
+    crf: Refinement = Field(
+        "none", description="masks at test to the image's edges: none | small (64 cells) | full (needs boxcycle[crf])"
+    )
     score_threshold: float = Field(1e-4, ge=0, lt=1, description="detections below are dropped (the code: 1e-9)")
     nms_iou: float = Field(0.5, gt=0, le=1, description="IoU of the final suppression")
     detections: int = Field(100, gt=0, description="detections kept of an image")
