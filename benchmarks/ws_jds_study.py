@@ -69,7 +69,7 @@ class Setting:
     proposals: int = 128  # of an image at most
     roi_size: int = 3
     lr: float = 1e-3
-    retrained: int = 200  # steps of 4 images of the detector that learns from pseudo boxes; 0: there is none
+    retrained: int = 0  # steps of 4 images of a detector that learns from pseudo boxes; 0: there is none
     method: str = "fast"  # of proposals
     detector: dict[str, Any] = field(default_factory=dict)  # settings of WeakDetectorConfig, for all arms
     guidance: dict[str, Any] = field(default_factory=dict)  # settings of GuidanceConfig, for all arms
@@ -77,7 +77,7 @@ class Setting:
 
 SETTINGS = {
     "scenes": Setting(images=120, pixels=192, steps=240),
-    "voc20": Setting(images=138, pixels=224, steps=240, retrained=0),
+    "voc20": Setting(images=138, pixels=224, steps=240),
 }
 ARMS: dict[str, dict[str, Any]] = {
     "WSDDN": {"variant": "parallel", "segmentation": 0.0},
