@@ -124,12 +124,20 @@ def test_boxes_and_classes_are_not_looked_at(scenes: Path) -> None:
     assert_same_priors(one, other)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of five steps, with an update after two and four of them."""
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    boxcycle(*pretrain(scenes), f"run={run}", "fit.steps=5")
+    return run
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_stopped_run_goes_on_to_the_same_priors_and_weights(
-    scenes: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+    scenes: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """Stopped within a period, before an update and after it."""
-    boxcycle(*pretrain(scenes), "run=whole", "fit.steps=5")
     whole, seen = batches.make_loader, 0
 
     def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
@@ -144,7 +152,7 @@ def test_a_stopped_run_goes_on_to_the_same_priors_and_weights(
         context.setattr(batches, "make_loader", stopping_loader)
         boxcycle(*pretrain(scenes), "run=parts", "fit.steps=5", exit_code=128 + signal.SIGTERM)
     assert f"resuming at step {batch}" in boxcycle("pretrain", "joindet", "config=parts/config.yaml", "resume=true")
-    assert_same_run(Path("whole"), Path("parts"), updates=2)
+    assert_same_run(uninterrupted, Path("parts"), updates=2)
 
 
 class Killed(BaseException):
@@ -152,9 +160,10 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("image", [2, 9, 20, 33])
-def test_killed_in_a_sweep_it_goes_on_to_the_same(scenes: Path, monkeypatch: pytest.MonkeyPatch, image: int) -> None:
+def test_killed_in_a_sweep_it_goes_on_to_the_same(
+    scenes: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, image: int
+) -> None:
     """Among the pictures and in the sweeps for R_0, R_1 and R_2; what was trained since the last save comes again."""
-    boxcycle(*pretrain(scenes), "run=whole", "fit.steps=5")
     whole, seen = batches.Batches.view, 0
 
     def dying_view(*given: Any) -> Any:
@@ -169,7 +178,7 @@ def test_killed_in_a_sweep_it_goes_on_to_the_same(scenes: Path, monkeypatch: pyt
         with pytest.raises(Killed):
             boxcycle(*pretrain(scenes), "run=parts", "fit.steps=5")
     boxcycle("pretrain", "joindet", "config=parts/config.yaml", "resume=true")
-    assert_same_run(Path("whole"), Path("parts"), updates=2)
+    assert_same_run(uninterrupted, Path("parts"), updates=2)
 
 
 @pytest.mark.parametrize("first", ["random", "proposals"])
