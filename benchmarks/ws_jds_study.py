@@ -36,6 +36,7 @@ from boxcycle.data.tags import without_boxes
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
+from boxcycle.evaluation.best_boxes import best_box_places
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.paired import paired_difference
@@ -191,7 +192,8 @@ def run_seed(
         figures = judge(model, index, judged, found, setting)
         if arm in RETRAINED and setting.retrained:
             figures["retrained"] = retrain(found, index, judged, setting, seed, options.threads)
-        yield {"arm": arm, "seed": seed, "seconds": round(seconds, 1), "figures": figures, "chance": by_chance}
+        row = {"arm": arm, "seed": seed, "seconds": round(seconds, 1), "figures": figures, "chance": by_chance}
+        yield row | {"places": best_box_places(index, found)}
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -218,6 +220,17 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         values = list({row["seed"]: row["chance"][name] for row in rows}.values())
         if values:
             print(f"| chance: {name} | {len(values)} | {np.mean(values):.1f} | | | | | | |")
+
+
+def print_places(rows: Sequence[dict[str, Any]]) -> None:
+    """Where the best box of each tag lies in the images learnt from, in percent, means over the seeds."""
+    found = {arm: [row["places"] for row in rows if row["arm"] == arm and "places" in row] for arm in ARMS}
+    names = next((list(places[0]) for places in found.values() if places), [])
+    if names:
+        print("\n| best box of a tag | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
+    for arm, places in found.items():
+        if places:
+            print(f"| {arm} | " + " | ".join(f"{np.mean([its[name] for its in places]):.0f}" for name in names) + " |")
 
 
 def main() -> None:
@@ -257,6 +270,7 @@ def main() -> None:
                 rows.keep(row)
     print(rows.heading())
     print_table(rows)
+    print_places(rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from boxcycle.data.transforms import make_transform
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.engine.config import Clip, FitConfig
 from boxcycle.engine.fit import FitResult, fit
+from boxcycle.evaluation.best_boxes import best_box_places
 from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
@@ -241,10 +242,11 @@ def metrics_record(metrics: CocoMetrics) -> dict[str, object]:
 
 
 def corloc_record(index: Index, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """CorLoc as it stands in ``eval.json``, with both policies of difficult boxes."""
+    """CorLoc as it stands in ``eval.json``, with both policies of difficult boxes, and where the best boxes lie."""
     found = corloc(index, predictions)
     figures = {"mean": found.mean, "mean_without_difficult": corloc(index, predictions, difficult="skip").mean}
-    return none_for_nan(figures) | {"per_class": none_for_nan(found.per_class)}
+    places = none_for_nan(best_box_places(index, predictions))
+    return none_for_nan(figures) | {"per_class": none_for_nan(found.per_class), "best_boxes": places}
 
 
 def none_for_nan(figures: Mapping[str, Any]) -> dict[str, Any]:

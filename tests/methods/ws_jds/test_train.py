@@ -66,7 +66,7 @@ def weak(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_keeps_figures_of_boxes_masks_and_both_splits(weak: Path) -> None:
     record = json.loads((weak / "eval.json").read_text())
     assert {"summary", "corloc", "corloc_train", "segmentation"} <= record.keys()
-    assert {"mean", "mean_without_difficult", "per_class"} == record["corloc"].keys()
+    assert {"mean", "mean_without_difficult", "per_class", "best_boxes"} == record["corloc"].keys()
     assert record["segmentation"]["images"] == 3
     assert (weak / "report.html").is_file()
     assert not (weak / "checkpoints" / "best.safetensors").exists()  # no box chose weights
