@@ -178,6 +178,39 @@ def test_other_classes_are_refused_with_the_difference(scenes: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("lacking", ["truth", "detections"])
+def test_without_boxes_or_without_detections_there_are_figures_and_reports(
+    scenes: Path, lacking: str, tiny: str
+) -> None:
+    data = Path(shutil.copytree(scenes, "data"))
+    if lacking == "truth":
+        file = data / "annotations" / "instances_val.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    threshold = 0.999 if lacking == "detections" else 0.0
+    boxcycle(
+        *("train", "supervised", f"data={data}", "run=run", *QUICK, "fit.steps=1"),
+        *(f"detector.backbone={tiny}", "detector.weights=none", f"detector.regions.score_threshold={threshold}"),
+    )
+    boxcycle("eval", "run=run", "device=cpu")
+    for folder in (Path("run"), Path("run/eval-val")):
+        found = json.loads((folder / "predictions.json").read_text())
+        assert bool(found) == (lacking == "truth")
+        assert json.loads((folder / "eval.json").read_text())["summary"]["AP50"] == (None if lacking == "truth" else 0)
+        assert (folder / "report.html").exists()
+
+
+def test_a_full_disk_ends_in_one_sentence(scenes: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # no file of this process can be larger
+    try:
+        sentence = refused("train", "supervised", f"data={scenes}", "run=run", *QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run/checkpoints/resume.pt cannot be written; is the disk full?" in sentence
+    assert [file.name for file in Path("run/checkpoints").iterdir()] == []
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_run_and_one_keeps_its_folder(scenes: Path, tmp_path: Path) -> None:
     """The run before it is thrown away once, by one of them."""

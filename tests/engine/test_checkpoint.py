@@ -1,10 +1,12 @@
 import os
 import pickle
+import signal
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from trainee import save_and_be_killed
 
 from boxcycle.engine.checkpoint import load_resume, load_weights, save_resume, save_weights, write_atomically
 
@@ -154,3 +156,20 @@ def test_a_kill_between_the_two_renames_of_a_save_leaves_the_one_before(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_resume(tmp_path)["step"] == 3
+
+
+@pytest.mark.parametrize(("moment", "step"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2)])
+def test_killed_at_any_moment_of_a_save(processes, tmp_path, moment, step):
+    """Before the new file is on the disk, before each of the two renames, before the folder is; and not at all."""
+    save_resume(tmp_path, {"step": 0})
+    save_resume(tmp_path, {"step": 1})
+    process = processes.Process(target=save_and_be_killed, args=(tmp_path, moment))
+    process.start()
+    process.join(60)
+    assert process.exitcode == (-signal.SIGKILL if moment < 4 else 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_resume(tmp_path)["step"] == step
+    save_resume(tmp_path, {"step": 3})
+    assert load_resume(tmp_path)["step"] == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"resume.pt", "resume.previous.pt"}

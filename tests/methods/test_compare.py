@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from boxcycle import yaml12
 from boxcycle.cli import app
+from boxcycle.data.config import LABELLED_BY
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.engine.checkpoint import load_weights, save_weights
 from boxcycle.methods.compare import CompareConfig, compare
-from boxcycle.methods.finished import LABELLED_BY, read_finished
+from boxcycle.methods.finished import read_finished
 from boxcycle.methods.label import LabelConfig, label
 
 Copy = Callable[..., Path]
@@ -107,6 +108,9 @@ def test_labels_come_along_with_weights_and_with_pseudo_boxes(copy: Copy, scenes
     taught = read_finished(copy("taught", 1.0, {"data.path": str(pseudo)}))
     assert {source.path for source in taught.sources()} == {scenes.resolve()}
     assert taught.settings()["data.path"] == "labelled by supervised"
+    mined = read_finished(copy("mined", 1.0, {"data.budget": "few.json", "ssm": {"pseudo": str(pseudo)}}))
+    assert {source.budget for source in mined.sources()} == {None, Path("few.json")}
+    assert mined.settings()["ssm.pseudo"] == "labelled by supervised"
 
 
 def test_pretraining_on_images_alone_costs_no_labels(copy: Copy, scenes: Path) -> None:

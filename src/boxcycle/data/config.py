@@ -12,6 +12,8 @@ from boxcycle.data.check import Finding
 from boxcycle.data.index import Index
 from boxcycle.data.transforms import ResizeConfig
 
+LABELLED_BY = "labelled-by.json"  # in a data set whose boxes a run drew: `boxcycle label` names the run there
+
 
 class DataConfig(BaseModel):
     """A data set on disk, its splits and the size of its images."""

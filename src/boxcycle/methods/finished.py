@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from boxcycle import yaml12
-from boxcycle.data.config import DataConfig, open_split
+from boxcycle.data.config import LABELLED_BY, DataConfig, open_split
 from boxcycle.data.index import Index
 from boxcycle.data.splits import read_budget
 from boxcycle.data.tags import without_boxes
@@ -24,7 +24,6 @@ from boxcycle.evaluation.predictions import read_predictions
 from boxcycle.methods import PRETRAINING
 from boxcycle.methods.run_folder import CHECKPOINTS, CONFIG, weights_file
 
-LABELLED_BY = "labelled-by.json"  # in a data set whose boxes a run drew: `boxcycle label` names the run there
 LEARN_FROM_TAGS = ("ws_jds",)  # methods that are given no box, whatever the data holds
 # what may differ between runs of one group, beside the seed: it changes no result, or only how a run is watched
 FREE = {"run", "resume", "overwrite"}
@@ -72,8 +71,13 @@ class FinishedRun:
     @cached_property
     def labeller(self) -> FinishedRun | None:
         """The run that drew the boxes of the data, where no person did."""
-        file = self.data.path / LABELLED_BY
-        return read_run(Path(json.loads(file.read_text(encoding="utf-8"))["run"])) if file.is_file() else None
+        return _labeller_of(self.data.path)
+
+    @cached_property
+    def starter(self) -> FinishedRun | None:
+        """The run that drew the pseudo boxes that mining started with."""
+        folder = self.config.get("ssm", {}).get("pseudo")
+        return _labeller_of(Path(folder)) if folder else None
 
     def settings(self) -> dict[str, Any]:
         """All that tells it from other runs but the seed, by dotted key; files and runs stand as what they are."""
@@ -86,17 +90,20 @@ class FinishedRun:
         if self.labeller:
             given["data"]["path"] = f"labelled by {self.labeller.method}"
             given["labelled by"] = self.labeller.settings()
+        if self.starter:
+            given["ssm"] |= {"pseudo": f"labelled by {self.starter.method}"}
+            given["pseudo boxes by"] = self.starter.settings()
         if self.before:
             given["init"] = self.before.method
             given["started from"] = self.before.settings()
         return {"method": self.method, **_flat(given)}
 
     def sources(self) -> set[Source]:
-        """The labels behind it: its own, and those of the runs that it started from or that labelled its data.
+        """The labels behind it: its own, and those of the runs that it started from or that drew boxes for it.
 
         One that learnt from images alone, or from boxes that a run drew, has none of its own.
         """
-        behind = [run.sources() for run in (self.before, self.labeller) if run]
+        behind = [run.sources() for run in (self.before, self.labeller, self.starter) if run]
         data = self.data
         own = Source(
             data.path.resolve(), data.train, data.budget, data.classes, data.format, self.method in LEARN_FROM_TAGS
@@ -157,6 +164,12 @@ def read_run(folder: Path) -> FinishedRun:
         return FinishedRun(folder, metadata["method"], yaml12.load((folder / CONFIG).read_text(encoding="utf-8")))
     except KeyError:
         raise ValueError(f"{weights_file(folder)} does not say which method trained it") from None
+
+
+def _labeller_of(data: Path) -> FinishedRun | None:
+    """The run that drew the boxes of a data set; None if no run did."""
+    file = data / LABELLED_BY
+    return read_run(Path(json.loads(file.read_text(encoding="utf-8"))["run"])) if file.is_file() else None
 
 
 def count_labels(source: Source) -> Labels:

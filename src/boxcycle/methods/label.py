@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from boxcycle.data import coco
-from boxcycle.data.config import DataConfig
+from boxcycle.data.config import LABELLED_BY, DataConfig
 from boxcycle.data.convert import clear_destination, place_images
 from boxcycle.data.index import Index, Strings
 from boxcycle.data.read import find_splits
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.methods.evaluate import open_index, predict_index
-from boxcycle.methods.finished import LABELLED_BY
 from boxcycle.methods.loading import load
 from boxcycle.methods.run_folder import CHECKPOINTS
 

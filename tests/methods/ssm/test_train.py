@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from boxcycle.data.check import DataError
+from boxcycle.data.config import LABELLED_BY
 from boxcycle.data.questions import Answer, Question, read_lines
 from boxcycle.data.read import read_split
 from boxcycle.data.splits import write_budget
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
+from boxcycle.methods.experiment import Experiment
 from boxcycle.methods.loading import load
 from boxcycle.methods.ssm.strategy import Strategy
-from boxcycle.methods.ssm.train import Config, round_settings
+from boxcycle.methods.ssm.train import Config, open_pool, round_settings
 from boxcycle.methods.ssm.validation import Miner
 
 Configure = Callable[..., Config]
@@ -154,6 +156,45 @@ def test_later_rounds_have_their_own_length_and_order(configured: Configure) -> 
 def test_without_an_unlabelled_image_there_is_nothing_to_mine(configured: Configure, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"every image of split 'train' .* is labelled"):
         METHODS["ssm"].train(configured("run", data={"budget": None}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def drawn(scenes: Path, tmp_path: Path) -> Path:
+    """The scenes as `boxcycle label` leaves them: other ids, and a box that no person drew in every image."""
+    folder = shutil.copytree(scenes, tmp_path / "drawn")
+    file = folder / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["id"] += 100
+    box = {"bbox": [5, 6, 20, 30], "area": 600, "iscrowd": 0, "category_id": content["categories"][2]["id"]}
+    content["annotations"] = [{"id": n, "image_id": its["id"], **box} for n, its in enumerate(content["images"], 1)]
+    file.write_text(json.dumps(content))
+    (folder / LABELLED_BY).write_text("{}")
+    return folder
+
+
+def test_boxes_that_another_method_drew_teach_the_unlabelled_images(configured: Configure, drawn: Path) -> None:
+    config = configured("run", ssm={"pseudo": drawn})
+    pool, _ = open_pool(Experiment("ssm", config), config)
+    assert pool.pseudo.image_ids.tolist() == [4, 5, 6]  # 1 to 3 are labelled: a person's word stands alone there
+    assert pool.pseudo.boxes.tolist() == [[5, 6, 25, 36]] * 3
+    assert pool.pseudo.labels.tolist() == [3, 3, 3]
+    folder = METHODS["ssm"].train(configured("run", ssm={"pseudo": drawn, "rounds": 0}))
+    assert json.loads((folder / "labels.json").read_text())[0]["pseudo_boxes"] == 3
+
+
+def test_a_start_that_cannot_be(configured: Configure, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        configured("run", ssm={"pseudo": drawn, "mined": "elsewhere"})
+    with pytest.raises(DataError, match=r"drawn by a run, and an oracle would take them for the truth"):
+        METHODS["ssm"].train(configured("run", data={"path": drawn}))
+    file = drawn / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"file_name": "', '"file_name": "other-'))
+    for image in (drawn / "images" / "train").iterdir():
+        image.rename(image.with_name(f"other-{image.name}"))
+    with pytest.raises(DataError, match=r"no box in an unlabelled image .* of its 6 images, 0 are found there"):
+        METHODS["ssm"].train(configured("run", ssm={"pseudo": drawn}))
     assert not (tmp_path / "run").exists()
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from boxcycle.config import ConfigError
-from boxcycle.data.answers import question_folders, read_answers
+from boxcycle.data.answers import read_answers
 from boxcycle.data.check import DataError
-from boxcycle.data.config import open_split
+from boxcycle.data.config import LABELLED_BY, open_split
 from boxcycle.data.pool import Pool
 from boxcycle.data.questions import ANSWERS, QUESTIONS, Answer, Question, read_lines
 from boxcycle.engine.checkpoint import write_atomically
@@ -26,9 +26,10 @@ from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_w
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.labels import Candidates
-from boxcycle.methods.ssm.mining import fingerprint_of, is_complete, mine_pool, read_candidates, read_pastes
+from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.questions import CostConfig, Oracle, answered_regions, with_pastes, write_lines
 from boxcycle.methods.ssm.selection import QuestionConfig
+from boxcycle.methods.ssm.start import with_drawn, with_mined
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner
 from boxcycle.models.detectors import build_detector
@@ -55,7 +56,18 @@ class SSMConfig(BaseModel):
     mined: Path | None = Field(
         None, description="a run of `boxcycle mine`: learn from its answers and pseudo boxes from the start"
     )
+    pseudo: Path | None = Field(
+        None,
+        description="a data set of `boxcycle label`: its boxes are the pseudo boxes of the first training, in the "
+        "images that nobody labelled",
+    )
     error_rate: float = Field(0.0, ge=0, le=1, description="part of the oracle's answers about boxes that is wrong")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> SSMConfig:
+        if self.mined and self.pseudo:
+            raise ValueError("mined and pseudo both give the first pseudo boxes; give one of them")
+        return self
 
 
 class Config(TrainConfig):
@@ -111,8 +123,13 @@ def train(config: Config) -> Path:
 def open_pool(experiment: Experiment, config: Config) -> tuple[Pool, Oracle]:
     """The pool with the budget's images as the labelled ones, and an oracle that knows the others.
 
-    Raises :class:`DataError` where there is nothing to mine.
+    Raises :class:`DataError` where there is nothing to mine, or the oracle would answer with what a detector drew.
     """
+    if config.ssm.answers == "oracle" and (config.data.path / LABELLED_BY).is_file():
+        raise DataError(
+            f"the boxes of {config.data.path} were drawn by a run, and an oracle would take them for the truth; give "
+            f"the data that people annotate, with ssm.pseudo={config.data.path}, or ssm.answers=person or nobody"
+        )
     split = open_split(config.data, config.data.train, class_names=experiment.class_names)
     labelled = np.flatnonzero(np.isin(split.image_ids, experiment.train_index.image_ids))
     if len(labelled) == len(split):
@@ -121,24 +138,12 @@ def open_pool(experiment: Experiment, config: Config) -> tuple[Pool, Oracle]:
             "mine; name the labelled ones with data.budget=FILE, a file of `boxcycle split`"
         )
     costs, seed = config.ssm.costs, config.fit.seed
-    pool = Pool.start(split, labelled)
-    if config.ssm.mined is not None:
-        pool = with_mined(pool, config.ssm.mined, config.ssm)
+    pool, ssm = Pool.start(split, labelled), config.ssm
+    if ssm.mined is not None:
+        pool = with_mined(pool, ssm.mined, ssm.strategy, ssm.mining.pace)
+    if ssm.pseudo is not None:
+        pool = with_drawn(pool, ssm.pseudo, config.data.train)
     return pool, Oracle(split, costs, error_rate=config.ssm.error_rate, seed=seed)
-
-
-def with_mined(pool: Pool, run: Path, settings: SSMConfig) -> Pool:
-    """The pool with all that people answered about a run, and with the pseudo boxes of the newest pass of mining in it.
-
-    Raises :class:`DataError` if the run was never mined.
-    """
-    folders = [folder for folder in question_folders(run) if is_complete(folder)]
-    if not folders:
-        raise DataError(f"{run} has no results of `boxcycle mine`")
-    for folder in question_folders(run):
-        pool = pool.with_human(*answered_regions(read_answers(folder), pool.index.class_names))
-    candidates = read_candidates(folders[-1], pool.index.num_classes)
-    return pool.with_pseudo(*choose_pseudo_boxes(candidates, settings.strategy, settings.mining.pace))
 
 
 def round_settings(config: Config, number: int) -> FitConfig:
