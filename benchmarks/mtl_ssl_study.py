@@ -36,8 +36,10 @@ from boxcycle.engine.fit import fit
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
+from boxcycle.methods.experiment import CALIBRATING
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.models.backbone_calibration import calibrate, uncalibrated
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import RegionConfig, TwoStageDetector
@@ -175,6 +177,9 @@ def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: in
         return make_loader(dataset, batch_size=setting.batch, steps=steps, seed=seed, start_step=start)
 
     begun = time.process_time()
+    if uncalibrated(model):  # as `boxcycle train` does where weights are "none"
+        [first] = make_loader(dataset, batch_size=CALIBRATING, steps=1, seed=seed)
+        calibrate(model, *first)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, batches, config, Path(folder))
     return time.process_time() - begun
