@@ -57,7 +57,7 @@ class Setting:
     weights: str = ""  # file name; empty: random
 
 
-SETTINGS = {"scenes": Setting(images=50, pixels=160, steps=200), "bccd": Setting(images=30, pixels=160, steps=200)}
+SETTINGS = {"scenes": Setting(images=50, pixels=160, steps=120), "bccd": Setting(images=30, pixels=160, steps=120)}
 
 
 def build_detector(num_classes: int, setting: Setting, weights: Path | None) -> nn.Module:
