@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=[*RUNS, LONGER], choices=[*RUNS, LONGER])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch"):
+    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch", "judged"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
     parser.add_argument("--lr", type=float, help="instead of the setting's own")
     for name, example in (("tasks", '{"multi_object": 0.1}'), ("detector", '{"name": "rfcn", "roi_size": 3}')):
@@ -294,7 +294,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {
         name: getattr(options, name)
-        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "lr")
+        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "judged", "lr")
         if getattr(options, name) is not None
     }
     setting = SETTINGS[options.data]
