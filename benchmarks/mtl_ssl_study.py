@@ -36,8 +36,10 @@ from boxcycle.engine.fit import fit
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
+from boxcycle.methods.experiment import CALIBRATING
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.models.backbone_calibration import calibrate, uncalibrated
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import RegionConfig, TwoStageDetector
@@ -65,6 +67,19 @@ class Setting:
 
 PAPER = {"multi_object": 1.0, "closeness": 0.3, "foreground": 1.0}
 LIGHT = {"multi_object": 0.1, "closeness": 0.03, "foreground": 0.1}  # a tenth of the paper's weights
+# Networks of up to 100 layers from random weights: as few steps, cells and regions as show that they train.
+RANDOM = Setting(
+    images=16,
+    pixels=96,
+    first_steps=0,
+    steps=8,
+    longer=10,
+    batch=2,
+    judged=30,
+    lr=1e-4,
+    tasks=LIGHT | {"windows": 16, "refined": 8},
+    detector={"weights": "none", "frozen": 0, "roi_size": 3, "proposals": 100, "regions": {"sampled": 16}},
+)
 SETTINGS = {
     "scenes": Setting(images=16, pixels=256, first_steps=0, steps=400, longer=500, batch=2, tasks=LIGHT),
     "bccd": Setting(images=10, pixels=256, first_steps=0, steps=400, longer=500, batch=2, tasks=LIGHT),
@@ -80,6 +95,8 @@ SETTINGS = {
         tasks=LIGHT,
         detector={"frozen": 6},  # the whole trunk: photographs are what ImageNet taught it
     ),
+    "scenes-random": RANDOM,
+    "bccd-random": replace(RANDOM, images=10),
     "scenes-many": Setting(images=200, pixels=256, first_steps=0, steps=300, longer=375, tasks=PAPER),
     "scenes-hard": Setting(images=200, pixels=256, first_steps=400, steps=200, longer=250, lr=5e-4, tasks=PAPER),
 }
@@ -120,7 +137,7 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
         config = SceneConfig(size=160, difficulty="hard") if name == "scenes-hard" else SceneConfig(size=256)
         path = make_scenes(folder / name, config, {"train": 400, "val": 150, "test": 200})
         return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
-    if name == "bccd":
+    if name.startswith("bccd"):
         return tuple(read_split(REAL / "bccd", split) for split in ("train", "val", "test"))  # type: ignore[return-value]
     if name == "coco-super":
         train, test = (merge_classes(read_split(REAL / "coco-mini", split)) for split in ("train", "val"))
@@ -151,7 +168,7 @@ def merge_classes(index: Index) -> Index:
 
 
 def plain_detector(num_classes: int, setting: Setting) -> TwoStageDetector:
-    """The plain detector of every arm, its backbone from ImageNet unless the setting has another."""
+    """The plain detector of every arm, its backbone from ImageNet unless the setting says otherwise."""
     small = {"anchor_sizes": (16, 32, 64, 128), "roi_size": 4, "regions": RegionConfig(sampled=32)}
     return build_detector(num_classes, DetectorConfig(**(small | setting.detector)))
 
@@ -175,6 +192,9 @@ def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: in
         return make_loader(dataset, batch_size=setting.batch, steps=steps, seed=seed, start_step=start)
 
     begun = time.process_time()
+    if uncalibrated(model):  # as `boxcycle train` does where weights are "none"
+        [first] = make_loader(dataset, batch_size=CALIBRATING, steps=1, seed=seed)
+        calibrate(model, *first)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, batches, config, Path(folder))
     return time.process_time() - begun
@@ -264,8 +284,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=[*RUNS, LONGER], choices=[*RUNS, LONGER])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch"):
+    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch", "judged"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    parser.add_argument("--lr", type=float, help="instead of the setting's own")
     for name, example in (("tasks", '{"multi_object": 0.1}'), ("detector", '{"name": "rfcn", "roi_size": 3}')):
         parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all runs, such as '{example}'")
     parser.add_argument("--threads", type=int, default=1)
@@ -273,7 +294,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {
         name: getattr(options, name)
-        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch")
+        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "judged", "lr")
         if getattr(options, name) is not None
     }
     setting = SETTINGS[options.data]

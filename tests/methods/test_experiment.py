@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from boxcycle.data.check import DataError
 from boxcycle.engine.checkpoint import load_weights, save_weights
+from boxcycle.engine.signals import Interrupted
 from boxcycle.evaluation.predictions import read_predictions
 from boxcycle.methods import METHODS, experiment
 from boxcycle.methods.experiment import Experiment, TrainConfig, class_difference, load_detector_weights, none_for_nan
 from boxcycle.methods.loading import load
+from boxcycle.models.backbone_calibration import uncalibrated
 
 MakeConfig = Callable[..., TrainConfig]
 CLASSES = ("cup", "plate")
@@ -211,6 +217,101 @@ def test_mtl_ssl_starts_from_a_supervised_run(configure: MakeConfig, finished: P
     for name, tensor in model.detector.state_dict().items():
         assert tensor.equal(expected[name]), name
     assert model.window_head.classifier.weight.equal(expected["head.region.classifier.weight"])
+
+
+# --- backbones of random weights
+
+RANDOM = {"backbone": "resnet18", "weights": "none", "roi_size": 2, "proposals": 10, "regions": {"sampled": 8}}
+
+
+def statistics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the backbone's norms in both stages, by name."""
+    return {name: value.clone() for name, value in tensors.items() if name.endswith((".mean", ".variance"))}
+
+
+@pytest.fixture(scope="module")
+def from_nothing(configure: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of four steps whose backbone began with random weights."""
+    config = configure(run=tmp_path_factory.mktemp("runs") / "from-nothing", detector=RANDOM, fit={"steps": 4})
+    return METHODS["supervised"].train(config)
+
+
+def test_random_weights_get_statistics_that_the_run_keeps(from_nothing: Path) -> None:
+    kept = statistics(load_weights(from_nothing / "checkpoints" / "last.safetensors").tensors)
+    assert len(kept) == 2 * 20  # ResNet-18
+    assert all(value.any() if name.endswith("mean") else (value != 1).any() for name, value in kept.items())
+    loaded = load(from_nothing).model.state_dict()
+    assert all(value.equal(loaded[name]) for name, value in kept.items())
+
+
+def test_a_stopped_run_from_random_weights_goes_on_to_the_same(
+    configure: MakeConfig, from_nothing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(run=tmp_path / "parts", detector=RANDOM, fit={"steps": 4})
+    whole = experiment.make_loader
+
+    def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
+        for number, batch in enumerate(whole(*given, **more)):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as context:
+        context.setattr(experiment, "make_loader", stopping_loader)
+        with pytest.raises(Interrupted):
+            METHODS["supervised"].train(config)
+    METHODS["supervised"].train(config.model_copy(update={"resume": True}))
+    one, other = (
+        load_weights(run / "checkpoints" / "last.safetensors").tensors for run in (from_nothing, tmp_path / "parts")
+    )
+    assert all(value.equal(other[name]) for name, value in one.items())
+
+
+def test_all_processes_take_the_same_images_for_the_statistics(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(experiment, "fit", lambda *given, **more: None)
+    found = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        config = configure(run=tmp_path / "run", detector=RANDOM)
+        run = Experiment("supervised", config)
+        model = METHODS["supervised"].build(config, run.class_names)
+        run.fit(model)
+        found.append(statistics(model.state_dict()))
+    assert all(value.equal(found[1][name]) for name, value in found[0].items())
+
+
+def test_weights_of_imagenet_and_of_a_run_keep_their_statistics(
+    configure: MakeConfig, from_nothing: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(experiment, "fit", lambda *given, **more: None)
+    for number, changes in enumerate(({}, {"detector": RANDOM, "init": from_nothing})):
+        config = configure("mtl_ssl", run=tmp_path / str(number), **changes)
+        run = Experiment("mtl_ssl", config)
+        model = METHODS["mtl_ssl"].build(config, run.class_names)
+        before = statistics(model.state_dict())
+        run.fit(model)
+        assert all(value.equal(before[name]) for name, value in statistics(model.state_dict()).items())
+
+
+def test_the_tasks_leave_the_detectors_statistics_to_the_detector(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So a multi-task run from random weights starts from the baseline's detector, as one from ImageNet does."""
+    monkeypatch.setattr(experiment, "fit", lambda *given, **more: None)
+    found = {}
+    for method in ("supervised", "mtl_ssl"):
+        config = configure(method, run=tmp_path / method, detector=RANDOM)
+        run = Experiment(method, config)
+        model = METHODS[method].build(config, run.class_names)
+        run.fit(model)
+        assert uncalibrated(model) == []
+        found[method] = statistics((model if method == "supervised" else model.detector).state_dict())
+    assert all(value.equal(found["mtl_ssl"][name]) for name, value in found["supervised"].items())
+
+
+# --- words
 
 
 def test_the_difference_of_class_lists_in_words() -> None:

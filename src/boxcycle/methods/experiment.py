@@ -28,8 +28,11 @@ from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.methods.run_folder import CONFIG, check_folder, is_main_process, open_folder, weights_file
+from boxcycle.models.backbone_calibration import calibrate, uncalibrated
 from boxcycle.models.config import DetectorConfig
 from boxcycle.report.run import write_run_report
+
+CALIBRATING = 8  # images from which a backbone of random weights takes the statistics of its norms
 
 
 class RunConfig(BaseModel):
@@ -121,6 +124,9 @@ class Experiment:
                 f"split '{config.data.train}' of {config.data.path} has no segmentation masks to learn from"
             )
         self.open()
+        if config.init is None and uncalibrated(model):
+            [first] = make_loader(train, batch_size=CALIBRATING, steps=1, seed=settings.seed)  # for all processes
+            calibrate(model, *first)
 
         def batches(start_step: int, rank: int, world_size: int) -> Iterable[Batch]:
             return make_loader(

@@ -70,7 +70,8 @@ def build_backbone(
     """Build a backbone by name (a key of ``ARCHITECTURES``).
 
     ``weights``: "default" (the ImageNet weights that come with the installation; efficientnet_lite0 has them), "none"
-    (random, for tests and before a checkpoint is loaded), "hub" (timm's download), or a .safetensors, .pth or .pt file.
+    (random; to be trained, their norms need :func:`boxcycle.models.backbone_calibration.calibrate`), "hub" (timm's
+    download), or a .safetensors, .pth or .pt file.
     ``frozen``: how many stages of the trunk, counted from the image, keep their weights; None is the network's own
     number. ``stride``: 8 leaves out the trunk's last step and dilates what follows.
 

@@ -31,9 +31,24 @@ class NormedConv2d(nn.Module):
         self.same_padding = type(conv).__name__ == "Conv2dSame"  # timm's class for TensorFlow's padding
 
     def forward(self, inputs: Tensor) -> Tensor:
-        conv = self.conv
         scale = self.gamma * (self.variance + self.eps).rsqrt()
-        bias = self.beta - self.mean * scale
+        return self._convolve(inputs, scale, self.beta - self.mean * scale)
+
+    @torch.no_grad()
+    def estimate(self, inputs: Tensor) -> None:
+        """Fix the mean and variance of the convolution's output on these inputs as the statistics of the norm.
+
+        A channel that says the same everywhere keeps the variance 1: there is nothing to bring to a scale.
+        """
+        outputs = self._convolve(inputs, torch.ones_like(self.mean), torch.zeros_like(self.mean))
+        if outputs.numel():
+            variance, mean = torch.var_mean(outputs, (0, 2, 3), correction=0)
+            self.mean.copy_(mean)
+            self.variance.copy_(variance.where(variance > self.eps, 1.0))
+
+    def _convolve(self, inputs: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        """The convolution times a scale, plus a bias, each for every channel."""
+        conv = self.conv
         if conv.bias is not None:
             bias = bias + conv.bias * scale
         weight, padding = conv.weight * scale[:, None, None, None], cast(Pair, conv.padding)

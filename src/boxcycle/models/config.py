@@ -23,7 +23,9 @@ class DetectorConfig(BaseModel):
         description="efficientnet_lite0 | resnet18 | resnet50 | resnet101 | mobilenet_v1 | inception_resnet_v2 | vgg16",
     )
     weights: str = Field(
-        "default", description="default (packaged ImageNet weights) | none | hub | a .safetensors or .pth file"
+        "default",
+        description="default (packaged ImageNet weights) | none (random; the first training images give the norms' "
+        "statistics) | hub | a .safetensors or .pth file",
     )
     frozen: int | None = Field(
         None, ge=0, description="first stages that do not learn; empty: the backbone's own default"
