@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from boxcycle.engine.config import FitConfig
+from boxcycle.engine.optim import clip_gradients, make_optimizer, parameter_groups
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.types import Target
 
@@ -285,3 +287,22 @@ def test_masks_at_test_have_the_size_of_the_image_and_no_class_that_is_not_seen(
         [masks] = model.segment([image], [torch.tensor([[4.0, 4, 40, 30], [0, 0, 70, 41]])])
         assert masks[1].max() > 0
         assert not masks[[0, 2]].any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_on_a_frozen_trunk_only_guidance_changes_the_detection(make_detector: MakeDetector, variant: str) -> None:
+    """Segmentation and its gradients are clipped apart: without guidance of its own the detection is WSDDN's."""
+    weights = []
+    for changes in ({"variant": "parallel", "segmentation": 0.0}, {"variant": variant}):
+        model = make_detector(frozen=None, **changes)
+        groups = parameter_groups(model, FitConfig())
+        optimizer = make_optimizer(groups, FitConfig())
+        for step in range(3):
+            model.zero_grad()
+            losses = model([picture(0), picture(1)], [tagged(step, [1, 0, 1]), tagged(10 + step, [0, 1, 0])])
+            total(model, losses).backward()
+            clip_gradients(groups, "group", 0.1)
+            optimizer.step()
+        weights.append({name: tensor.clone() for name, tensor in model.detection.state_dict().items()})
+    same = all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert same == (variant in ("parallel", "to_segmentation"))

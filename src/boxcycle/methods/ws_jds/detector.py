@@ -87,6 +87,17 @@ class WeakDetector(nn.Module):
             self.loss_weights["mask_detection"] = self.guidance.mask_detection
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Detection and segmentation, whose gradients ``fit.clip=group`` clips apart.
+
+        While the trunk is frozen, only guidance then tells the detection of one variant from another's.
+        """
+        segmentation = list(self.segmenter.parameters()) if self.segmenter is not None else []
+        others = {id(parameter) for parameter in segmentation}
+        detection = [parameter for parameter in self.parameters() if id(parameter) not in others]
+        groups = [{"name": "detection", "params": detection}, {"name": "segmentation", "params": segmentation}]
+        return [group for group in groups if group["params"]]
+
     def forward(
         self, images: list[Tensor], targets: list[Target] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
