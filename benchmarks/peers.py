@@ -198,13 +198,20 @@ def print_table(rows: Sequence[dict[str, Any]], metric: str) -> None:
             found = by_seed(rows, labels, name)
             if not found:
                 continue
-            common = sorted(set(found) & set(ours))
-            pairs = ([source[seed][metric] for seed in common] for source in (ours, found))
-            difference = str(paired_difference(*pairs)) if common and name != OURS else ""
             values = list(found.values())
-            cells = [f"{labels:.0%}", name, str(len(found)), spread(values, "AP"), spread(values, "AP50"), difference]
+            gain = "" if name == OURS else difference(ours, found, metric)
+            cells = [f"{labels:.0%}", name, str(len(found)), spread(values, "AP"), spread(values, "AP50"), gain]
             cells += [f"{np.mean([row[key] for row in values]):.0f}" for key in ("images_seen", "seconds")]
             print("| " + " | ".join(cells) + " |")
+
+
+def difference(ours: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], metric: str) -> str:
+    """Ours minus the other over the seeds that both have; an interval takes two of them."""
+    seeds = sorted(set(ours) & set(other))
+    pairs = [[source[seed][metric] for seed in seeds] for source in (ours, other)]
+    if len(seeds) < 2:
+        return f"{pairs[0][0] - pairs[1][0]:+.1f} (1 pair)" if seeds else ""
+    return str(paired_difference(*pairs))
 
 
 def by_seed(rows: Sequence[dict[str, Any]], labels: float, name: str) -> dict[int, dict[str, Any]]:
