@@ -71,7 +71,7 @@ def train_here(name: str, index: Index, setting: Setting, steps: int, seed: int)
     """A trained contestant of this process, and the processor time at which each of its batches was asked for."""
     torch.manual_seed(seed)
     contestant, marks = CONTESTANTS[name], []
-    model = contestant.build(index.num_classes)
+    model = contestant.build(index.num_classes, setting.pixels)
     dataset = DetectionDataset(index, make_transform(resize(setting), train=True), cache=True)
     batches = make_loader(dataset, batch_size=BATCH, steps=steps, seed=seed)
     contestant.train(model, clocked(batches, time.process_time, marks), steps, seed)
@@ -198,13 +198,20 @@ def print_table(rows: Sequence[dict[str, Any]], metric: str) -> None:
             found = by_seed(rows, labels, name)
             if not found:
                 continue
-            common = sorted(set(found) & set(ours))
-            pairs = ([source[seed][metric] for seed in common] for source in (ours, found))
-            difference = str(paired_difference(*pairs)) if common and name != OURS else ""
             values = list(found.values())
-            cells = [f"{labels:.0%}", name, str(len(found)), spread(values, "AP"), spread(values, "AP50"), difference]
+            gain = "" if name == OURS else difference(ours, found, metric)
+            cells = [f"{labels:.0%}", name, str(len(found)), spread(values, "AP"), spread(values, "AP50"), gain]
             cells += [f"{np.mean([row[key] for row in values]):.0f}" for key in ("images_seen", "seconds")]
             print("| " + " | ".join(cells) + " |")
+
+
+def difference(ours: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], metric: str) -> str:
+    """Ours minus the other over the seeds that both have; an interval takes two of them."""
+    seeds = sorted(set(ours) & set(other))
+    pairs = [[source[seed][metric] for seed in seeds] for source in (ours, other)]
+    if len(seeds) < 2:
+        return f"{pairs[0][0] - pairs[1][0]:+.1f} (1 pair)" if seeds else ""
+    return str(paired_difference(*pairs))
 
 
 def by_seed(rows: Sequence[dict[str, Any]], labels: float, name: str) -> dict[int, dict[str, Any]]:
@@ -245,14 +252,15 @@ def run_missing(rows: Rows, options: argparse.Namespace, setting: Setting) -> No
     pool, val, test = open_data(options.data, options.out)
     judged = val if options.split == "val" else test
     names = [name for name in options.runs if name != YOLO or install_yolo(options.out)]
-    seconds = speeds(names, pool, setting, options.out)
+    networks = {name: CONTESTANTS[name].network or name if name in CONTESTANTS else name for name in names}
+    seconds = speeds(list(dict.fromkeys(networks.values())), pool, setting, options.out)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for labels in options.labels:
             index = pool.subset(budget(pool, unit="images", amount=float(labels), seed=seed))
             for name in names:
                 about = {"run": name, "labels": labels, "seed": seed}
                 if not rows.has(**about):
-                    rows.keep(about | run_one(name, index, judged, setting, seconds[name], seed, options.out))
+                    rows.keep(about | run_one(name, index, judged, setting, seconds[networks[name]], seed, options.out))
                     print(rows[-1], flush=True)
 
 

@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_convert
 from boxcycle.data.loader import Batch
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import fit
+from boxcycle.engine.schedule import learning_rate
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.backbone import Backbone, build_backbone
 from boxcycle.models.batch import pad_images
@@ -35,13 +36,13 @@ SMALL = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=Regio
 
 @dataclass(frozen=True)
 class Contestant:
-    """``build(num_classes)`` gives a model that predicts as ``model(images)``; ``train(model, batches, steps, seed)``
-    teaches it.
+    """``build(num_classes, pixels)`` gives a model that predicts as ``model(images)``; ``train(model, batches, steps,
+    seed)`` teaches it. ``network``: whose it has, and so about whose speed; empty: its own.
     """
 
-    build: Callable[[int], nn.Module]
+    build: Callable[[int, int], nn.Module]
     train: Callable[[nn.Module, Batches, int, int], None]
-    recipe: str
+    network: str = ""
 
 
 def train_ours(model: nn.Module, batches: Batches, steps: int, seed: int) -> None:
@@ -74,7 +75,7 @@ class OneMap(nn.Module):
         return features
 
 
-def torchvision_detector(num_classes: int) -> nn.Module:
+def torchvision_detector(num_classes: int, pixels: int) -> nn.Module:
     """Faster R-CNN on one map, as torchvision's tutorial puts it on a backbone of one's own; its heads' defaults."""
     backbone = build_backbone()
     return TorchvisionFasterRCNN(
@@ -82,7 +83,8 @@ def torchvision_detector(num_classes: int) -> nn.Module:
         num_classes + 1,
         image_mean=list(backbone.mean),
         image_std=list(backbone.std),
-        _skip_resize=True,
+        min_size=pixels,  # the longer side is as long already: nothing is resized
+        max_size=pixels,
         rpn_anchor_generator=AnchorGenerator((SMALL.anchor_sizes,), (SMALL.anchor_ratios,)),
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=7, sampling_ratio=2),
     )
@@ -103,13 +105,22 @@ def train_torchvision(model: nn.Module, batches: Batches, steps: int, seed: int)
     plain_loop(model, batches, optimizer, factor)
 
 
+def train_torchvision_as_ours(model: nn.Module, batches: Batches, steps: int, seed: int) -> None:
+    """The same detector with the optimiser, schedule and clipping of boxcycle, for which few steps are enough."""
+    torch.manual_seed(seed)
+    config = FitConfig(steps=steps, lr=1.0)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=FitConfig().lr, weight_decay=config.weight_decay)
+    plain_loop(model, batches, optimizer, lambda step: learning_rate(config, step), clip=config.clip_norm)
+
+
 # --- transformers
 
 
 class HuggingFaceDetr(nn.Module):
     """transformers' Deformable DETR, of the size that `boxcycle train detr` has, on the shared trunk."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, _: int) -> None:
         super().__init__()
         from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 
@@ -210,25 +221,14 @@ def plain_loop(
 
 CONTESTANTS = {
     "boxcycle mtl_ssl": Contestant(
-        lambda num_classes: MultiTaskDetector(build_detector(num_classes, SMALL)),
-        train_ours,
-        recipe="default tasks; AdamW 1e-3, one cycle, batches of 2",
+        lambda num_classes, _: MultiTaskDetector(build_detector(num_classes, SMALL)), train_ours
     ),
-    "boxcycle supervised": Contestant(
-        lambda num_classes: build_detector(num_classes, SMALL),
-        train_ours,
-        recipe="AdamW 1e-3, one cycle, batches of 2",
+    "boxcycle supervised": Contestant(lambda num_classes, _: build_detector(num_classes, SMALL), train_ours),
+    "torchvision Faster R-CNN": Contestant(torchvision_detector, train_torchvision),
+    "torchvision, our schedule": Contestant(
+        torchvision_detector, train_torchvision_as_ours, network="torchvision Faster R-CNN"
     ),
-    "torchvision Faster R-CNN": Contestant(
-        torchvision_detector,
-        train_torchvision,
-        recipe="SGD 0.005, momentum 0.9, warm-up 1/26, drops at 16/26 and 22/26, batches of 2",
-    ),
-    "transformers Deformable DETR": Contestant(
-        HuggingFaceDetr,
-        train_detr,
-        recipe="AdamW 2e-4, backbone 2e-5, clip 0.1, drop at 40/50, batches of 2",
-    ),
+    "transformers Deformable DETR": Contestant(HuggingFaceDetr, train_detr),
 }
 
 
