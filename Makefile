@@ -11,8 +11,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(VENV)/installed
 	@$(VENV)/bin/boxcycle demo
 
+# One process more than there are cores: some tests wait for servers, browsers and processes of their own.
 test: $(VENV)/installed-dev
-	@OMP_NUM_THREADS=1 $(RUN) pytest -q -n auto --maxprocesses 8 --dist loadfile
+	@OMP_NUM_THREADS=1 PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) \
+	  $(RUN) pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	@$(RUN) ruff check .
