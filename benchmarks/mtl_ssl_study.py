@@ -276,6 +276,17 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         print("| " + " | ".join([*cells, f"{seconds[run]:.0f}"]) + " |")
 
 
+def print_beside(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
+    """The paired difference of each arm to the same arm with other settings of the tasks, over the seeds both have."""
+    for arm in arms(rows, "AP50"):
+        for metric in ("AP50", "AP"):
+            new, old = (arms(source, metric).get(arm, {}) for source in (rows, others))
+            seeds = sorted(new.keys() & old.keys())
+            if seeds:
+                found = paired_difference([new[seed] for seed in seeds], [old[seed] for seed in seeds])
+                print(f"{arm}, {metric} minus that with {json.dumps(changes)}: {found}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=["run", "table"])
@@ -289,6 +300,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="instead of the setting's own")
     for name, example in (("tasks", '{"multi_object": 0.1}'), ("detector", '{"name": "rfcn", "roi_size": 3}')):
         parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all runs, such as '{example}'")
+    parser.add_argument("--beside", type=json.loads, help="also the differences to runs with these settings of tasks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mtl-ssl-study"))
     options = parser.parse_args()
@@ -316,6 +328,8 @@ def main() -> None:
                 rows.keep({"run": run, "seed": seed} | found)
     print(rows.heading())
     print_table(rows)
+    if options.beside:
+        print_beside(rows, Rows(options, replace(setting, tasks=setting.tasks | options.beside)), options.beside)
 
 
 if __name__ == "__main__":
