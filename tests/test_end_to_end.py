@@ -68,20 +68,17 @@ def check_results(folder: Path, image_ids: Iterable[int], category_ids: Iterable
     assert all(len(row["bbox"]) == 4 and 0 < row["score"] <= 1 for row in rows)
 
 
-def the_whole_way(data: Path, pictures: str, amount: str, *, plain: bool = False) -> tuple[list[int], list[int]]:
-    """Every verb on one data set, with ``plain`` from the plain detector's weights on; returns the ids of the evaluated
-    images and of the categories.
-    """
+def the_whole_way(data: Path, pictures: str, amount: str) -> tuple[list[int], list[int]]:
+    """Every verb on one data set; returns the ids of the evaluated images and of the categories."""
     assert json.loads(boxcycle("doctor", f"data={data}", "--json"))["counts"]["error"] == 0
     boxcycle("split", f"data={data}", f"amounts={amount}", "destination=budgets")
     [budget] = Path("budgets").iterdir()
     given = [f"data={data}", f"data.budget={budget}", *QUICK]
-    if plain:
-        boxcycle("train", "supervised", "run=plain", *given)
-    boxcycle("train", "mtl_ssl", "run=ssl", *given, *QUICK_TASKS, *(["init=plain"] if plain else []))
+    boxcycle("train", "supervised", "run=plain", *given)
+    boxcycle("train", "mtl_ssl", "init=plain", "run=ssl", *given, *QUICK_TASKS)
     boxcycle("eval", "run=ssl", "device=cpu")
     boxcycle("predict", "run=ssl", f"images={pictures}", "out=found", "min_score=0", "device=cpu")
-    runs = [Path(name) for name in ("plain", "ssl")[not plain :]]
+    runs = [Path("plain"), Path("ssl")]
     for run in runs:
         files = {file.name for file in run.iterdir()}
         assert files >= {"config.yaml", "env.json", "metrics.csv", "predictions.json", "eval.json", "report.html"}
@@ -101,7 +98,7 @@ def the_whole_way(data: Path, pictures: str, amount: str, *, plain: bool = False
 
 
 def test_scenes(scenes: Path) -> None:
-    image_ids, category_ids = the_whole_way(scenes, f"{scenes}/images/val", amount="50%", plain=True)
+    image_ids, category_ids = the_whole_way(scenes, f"{scenes}/images/val", amount="50%")
     file = json.loads((scenes / "annotations" / "instances_val.json").read_text())
     assert image_ids == [image["id"] for image in file["images"]]
     assert category_ids == [category["id"] for category in file["categories"]]

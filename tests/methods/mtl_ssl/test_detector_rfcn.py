@@ -136,9 +136,11 @@ def coloured() -> tuple[list[Tensor], list[Target]]:
 
 
 @pytest.mark.slow
-def test_it_overfits_four_images(overfit: Callable[..., bool]) -> None:
+@pytest.mark.parametrize("tasks", [False, True], ids=["plain", "tasks"])
+def test_it_overfits_four_images(overfit: Callable[..., bool], tasks: bool) -> None:
     """From ImageNet weights: random ones take ten times as many steps."""
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, positive_fraction=0.5)
     detector = RFCN(3, DetectorConfig(name="rfcn", anchor_sizes=(20, 36), proposals=50, regions=regions))
-    assert overfit(MultiTaskDetector(detector, TaskConfig(windows=4, refined=2)), *coloured())
+    model = MultiTaskDetector(detector, TaskConfig(windows=4, refined=2)) if tasks else detector
+    assert overfit(model, *coloured())
