@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from boxcycle.data.index import Index
+from boxcycle.evaluation.corloc import best_box
 from boxcycle.evaluation.predictions import Prediction, annotated_images
 
 Place = Literal["right", "part", "too large", "other class", "elsewhere", "not found"]
@@ -40,10 +41,9 @@ def best_box_places(index: Index, predictions: Sequence[Prediction]) -> dict[str
 
 
 def _place(found: Prediction, label: int, own: NDArray[np.float64], others: NDArray[np.float64]) -> Place:
-    scores = np.where(found.labels == label, found.scores, -np.inf)
-    if not len(scores) or scores.max() == -np.inf:
+    best = best_box(found, label)
+    if best is None:
         return "not found"
-    best = found.boxes[scores.argmax()].astype(np.float64)
     if _ious(best, own).max() >= 0.5:
         return "right"
     if _shared(best, own).max() >= INSIDE * _areas(best):

@@ -54,10 +54,15 @@ def corloc(
     return CorLoc(mean, dict(zip(index.class_names, per_class.tolist(), strict=True)))
 
 
-def _meets(found: Prediction, label: int, boxes: NDArray[np.float64]) -> float:
-    """IoU of the best detection of a class with the nearest of the boxes [N, 4], 0 without a detection."""
+def best_box(found: Prediction, label: int) -> NDArray[np.float64] | None:
+    """The best-scored box [4] of a class, xyxy; None without a detection of it."""
     scores = np.where(found.labels == label, found.scores, -np.inf)
     if not len(scores) or scores.max() == -np.inf:
-        return 0.0
-    best = torch.from_numpy(found.boxes[scores.argmax()]).double()
-    return float(box_iou(best[None], torch.from_numpy(boxes)).max())
+        return None
+    return found.boxes[scores.argmax()].astype(np.float64)
+
+
+def _meets(found: Prediction, label: int, boxes: NDArray[np.float64]) -> float:
+    """IoU of the best detection of a class with the nearest of the boxes [N, 4], 0 without a detection."""
+    best = best_box(found, label)
+    return 0.0 if best is None else float(box_iou(torch.from_numpy(best[None]), torch.from_numpy(boxes)).max())

@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from boxcycle.methods.ws_jds import crf
 
 Refinement = Literal["none", "small", "full"]
-CELLS = 64  # of the longer side, for "small": about 0.2 s an image on one thread, in the square of the cells
+CELLS = 64  # of the longer side, for "small": time and memory grow with the square of the number of cells
 INSTALL = "pip install 'boxcycle[crf]'"
 
 
