@@ -124,6 +124,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "+3": JOINT | {"multi_object": 0.0, "closeness": 0.0, "refinement": 0.0},
     "+1,2": JOINT | {"foreground": 0.0, "refinement": 0.0},
     "+1,2,3": JOINT,
+    # the paper's future work, which has no figures in it
+    "+edges": JOINT | {"multi_object": 0.0, "closeness": 0.0, "foreground": 0.0, "refinement": 0.0, "edges": 0.1},
+    "+3 by masks": JOINT | {"multi_object": 0.0, "closeness": 0.0, "refinement": 0.0, "foreground_masks": True},
 }
 LONGER = "baseline, equal time"  # a run without tasks
 

@@ -15,8 +15,9 @@ from torchvision.ops import box_iou
 from boxcycle.data.pool import Pool, regions
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.methods.ssm.config import MiningConfig
+from boxcycle.methods.ssm.copies import Copy, window_of
 from boxcycle.methods.ssm.labels import FIELDS, Candidates, joined
-from boxcycle.methods.ssm.mining import fingerprint_of, mine_pool, read_candidates, read_pastes
+from boxcycle.methods.ssm.mining import blocks, fingerprint_of, mine_pool, read_candidates, read_pastes
 from boxcycle.methods.ssm.pasting import choose_place, cut, draw_places, fitted, pack, paste, seeded, window_around
 from boxcycle.methods.ssm.questions import box_questions, image_questions, with_pastes
 from boxcycle.methods.ssm.selection import QuestionConfig, pseudo_boxes, select_questions
@@ -47,9 +48,14 @@ def miner(pool: Pool, detector: Any = None, previous: Candidates | None = None, 
     return Miner(detector or Blobs(), pool, resize, config, QuestionConfig(), previous=previous)
 
 
+def mined_by(its: Miner) -> Candidates:
+    """All candidates of a miner's pool, by image id."""
+    found = [image for block in blocks(its.pool, its.config.block) for image in its.mine(block)]
+    return joined([image.candidates for image in found], 3)
+
+
 def mine(pool: Pool, **changes: Any) -> Candidates:
-    its = miner(pool, **changes)
-    return joined([its.mine(int(position)) for position in pool.unlabelled], 3)
+    return mined_by(miner(pool, **changes))
 
 
 def same(one: Candidates, other: Candidates) -> bool:
@@ -117,16 +123,24 @@ def test_scores_do_not_depend_on_batches(pool: Pool, setting: dict[str, int], wi
 
 def test_scores_do_not_depend_on_the_order_of_images(pool: Pool) -> None:
     its = miner(pool)
-    backwards = joined([its.mine(int(position)) for position in pool.unlabelled[::-1]], 3)
-    forwards = mine(pool)
-    assert same(backwards[backwards.ranked(backwards.image_ids)], forwards[forwards.ranked(forwards.image_ids)])
+    backwards = joined([image.candidates for image in its.mine(pool.unlabelled[::-1])], 3)
+    assert same(backwards, mine(pool))
 
 
+def test_blocks_are_those_of_the_ids_whatever_the_order_of_the_images(pool: Pool) -> None:
+    order = np.random.default_rng(0).permutation(len(pool.index))
+    shuffled = Pool.start(pool.index.subset(order), np.flatnonzero(order < 4))
+    ids = [[its.index.image_ids[block].tolist() for block in blocks(its, 2)] for its in (pool, shuffled)]
+    assert ids[0] == ids[1] == [[14, 15], [16, 17], [18]]
+    assert same(mine(pool, block=2), mine(shuffled, block=2))
+
+
+@pytest.mark.parametrize("block", [1, 2, 64])
 @pytest.mark.parametrize("shards", [2, 3, 7])
-def test_scores_do_not_depend_on_shards(pool: Pool, tmp_path: Path, shards: int) -> None:
+def test_scores_do_not_depend_on_shards(pool: Pool, tmp_path: Path, shards: int, block: int) -> None:
     for shard in range(shards):
-        mine_pool(miner(pool), tmp_path / "mined", "print", shard=shard, shards=shards)
-    assert same(read_candidates(tmp_path / "mined", 3), mine(pool))
+        mine_pool(miner(pool, block=block), tmp_path / "mined", "print", shard=shard, shards=shards)
+    assert same(read_candidates(tmp_path / "mined", 3), mine(pool, block=block))
 
 
 def test_annotations_of_the_pool_are_not_read(tmp_path: Path) -> None:
@@ -141,9 +155,7 @@ def test_pruning_and_early_stop_lose_nothing(pool: Pool, saving: dict[str, bool]
     whole_miner, saving_miner = (
         miner(pool, **({"prune": False, "early_stop": False, "pace": 0.5, "pack": 1} | its)) for its in ({}, saving)
     )
-    whole, saved = (
-        joined([its.mine(int(position)) for position in pool.unlabelled], 3) for its in (whole_miner, saving_miner)
-    )
+    whole, saved = mined_by(whole_miner), mined_by(saving_miner)
     for one, other in ((pseudo_boxes(whole, pace=0.5), pseudo_boxes(saved, pace=0.5)),):
         assert len(one.labels)
         assert same(one.candidates, other.candidates)
@@ -156,10 +168,24 @@ def test_pruning_and_early_stop_lose_nothing(pool: Pool, saving: dict[str, bool]
 
 def test_crops_of_one_class_share_copies(pool: Pool) -> None:
     alone, together = miner(pool, pack=1, early_stop=False), miner(pool, pack=4, early_stop=False)
-    scores = [joined([its.mine(int(p)) for p in pool.unlabelled], 3).consistency for its in (alone, together)]
+    scores = [mined_by(its).consistency for its in (alone, together)]
     assert alone.pasted == together.pasted
     assert together.canvases < alone.canvases
     assert scores[0].nan_to_num(-1).tolist() == pytest.approx(scores[1].nan_to_num(-1).tolist(), abs=0.02)
+
+
+def test_crops_of_several_images_share_copies(pool: Pool) -> None:
+    """Two red ones of image 17 and one of 14: of the classes that two images show, one copy less a target."""
+    alone, together = (miner(pool, block=block, early_stop=False, prune=False) for block in (1, 64))
+    found = [mined_by(its) for its in (alone, together)]
+    assert found[0].tests.equal(found[1].tests)
+    assert together.canvases < alone.canvases
+    assert together.canvases - len(pool.unlabelled) == sum(len(together.draw_targets(14, label)) for label in (1, 2, 3))
+
+
+@pytest.mark.parametrize("form", ["literal5", "literal6", "vote"])
+def test_forms_that_look_at_a_whole_image_have_it_for_themselves(pool: Pool, form: str) -> None:
+    assert same(mine(pool, form=form, pack=8), mine(pool, form=form, pack=1))
 
 
 def test_windows_by_hand() -> None:
@@ -171,21 +197,21 @@ def test_windows_by_hand() -> None:
     assert window_around([crop, far], (400, 400), 2.5) == (56, 0, 248, 192)
 
 
-def test_a_window_holds_its_crops_as_they_are(pool: Pool) -> None:
-    its = miner(pool, window=1.5)
+def test_a_window_holds_its_crops_as_they_are() -> None:
     canvas = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
     placed = {3: torch.tensor([250, 20, 290, 50]), 7: torch.tensor([180, 30, 200, 60])}
-    window, corner = its.window_of(canvas, placed)
+    window, corner = window_of(canvas, placed, 1.5)
     assert window.shape == (3, 64, 192)  # the crops' own windows span 62.5 x 132.5
     for place in placed.values():
         (x1, y1, x2, y2), (a1, b1, a2, b2) = place.tolist(), (place - corner).tolist()
         assert window[:, b1:b2, a1:a2].equal(canvas[:, y1:y2, x1:x2])
-    assert its.spared == pytest.approx(1 - 64 * 192 / (200 * 300))
+    assert Copy(0, (200, 300), window, corner, placed).part == pytest.approx(64 * 192 / (200 * 300))
+    assert window_of(canvas, placed, None)[0] is canvas
 
 
 def test_windows_find_what_whole_targets_find(pool: Pool) -> None:
     whole, part = (miner(pool, window=window, early_stop=False) for window in (None, 1.5))
-    scores = [joined([its.mine(int(p)) for p in pool.unlabelled], 3).consistency for its in (whole, part)]
+    scores = [mined_by(its).consistency for its in (whole, part)]
     assert scores[0].nan_to_num(-1).tolist() == pytest.approx(scores[1].nan_to_num(-1).tolist(), abs=0.1)
     assert whole.spared == 0
 
@@ -202,7 +228,7 @@ def test_unchanged_candidates_keep_their_score_for_some_rounds(pool: Pool) -> No
     kept = first[first.tests == 3]
     assert len(kept)
     again = miner(pool, early_stop=False, previous=first)
-    second = joined([again.mine(int(position)) for position in pool.unlabelled], 3)
+    second = mined_by(again)
     rows = second.tests == 3
     assert second.age[rows].tolist() == [1] * len(kept)
     assert again.pasted < miner_pasted(pool)
@@ -214,8 +240,7 @@ def test_unchanged_candidates_keep_their_score_for_some_rounds(pool: Pool) -> No
 
 def miner_pasted(pool: Pool) -> int:
     its = miner(pool, early_stop=False)
-    for position in pool.unlabelled:
-        its.mine(int(position))
+    mined_by(its)
     return its.pasted
 
 
@@ -225,19 +250,20 @@ def test_what_a_person_answered_is_no_candidate(pool: Pool) -> None:
     assert (mine(told).image_ids == 15).sum() == 0
 
 
-def test_a_killed_shard_goes_on(pool: Pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [1, 2, 64])
+def test_a_killed_shard_goes_on(pool: Pool, tmp_path: Path, block: int) -> None:
     file = tmp_path / "mined" / "candidates-0-of-1.jsonl"
-    mine_pool(miner(pool), file.parent, "print")
+    mine_pool(miner(pool, block=block), file.parent, "print")
     whole = file.read_text()
     lines = whole.splitlines(keepends=True)
-    for cut_at in (3, len(lines[0]), len(lines[0] + lines[1]) + 5, len(whole) - 1, len(whole)):
+    for cut_at in (3, len(lines[0]), len(lines[0] + lines[1]) + 5, len("".join(lines[:4])), len(whole) - 1, len(whole)):
         file.write_text(whole[:cut_at])
         detector = Blobs()
-        mine_pool(miner(pool, detector), file.parent, "print")
+        mine_pool(miner(pool, detector, block=block), file.parent, "print")
         assert file.read_text() == whole
         assert bool(detector.calls) == (cut_at < len(whole))
     with pytest.raises(ValueError, match="mined with another detector"):
-        mine_pool(miner(pool), file.parent, "another print")
+        mine_pool(miner(pool, block=block), file.parent, "another print")
 
 
 def test_shards_must_be_there_and_agree(pool: Pool, tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ class MiningConfig(BaseModel):
     targets: int = Field(5, ge=1, description="images that a candidate is pasted into (the paper: 5)")
     form: Form = Field("matched", description="what counts there: matched | max | literal5 | literal6 | vote")
     pace: float = Field(0.9, gt=0, description="lambda of Eq. 5: higher lets less probable candidates pass")
-    pack: int = Field(4, ge=1, description="crops of one class and image that share a copy of a target")
+    block: int = Field(64, ge=1, description="images that are mined together, so that their crops may share copies")
+    pack: int = Field(
+        8,
+        ge=1,
+        description="most crops, of one class and block, that share a copy of a target; forms other than matched and "
+        "max look at a whole image, which then has one",
+    )
     gap: float = Field(16.0, ge=0, description="pixels between crops that share a copy")
     window: float | None = Field(
         None,
@@ -36,3 +42,8 @@ class MiningConfig(BaseModel):
     keep_rounds: int = Field(3, ge=0, description="rounds that the consistency of an unchanged candidate is kept")
     any_context: bool = Field(False, description="a class that every annotated image shows: paste into those")
     batch_size: int = Field(8, ge=1, description="images that the detector is given at once")
+
+    @property
+    def crops_of_a_copy(self) -> int:
+        """``pack``, or 1 where all detections of an image count for a crop."""
+        return self.pack if self.form in ("matched", "max") else 1

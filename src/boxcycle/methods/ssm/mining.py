@@ -1,6 +1,7 @@
 """Mining as a pass of its own over a pool, in shards that may be killed and gone on with.
 
-Each shard adds the candidates of one image after another, whole lines, to ``candidates-<shard>-of-<shards>.jsonl``.
+Images are mined in blocks, the same ones however many shards there are; a shard adds a line for each image, whole
+blocks at a time, to ``candidates-<shard>-of-<shards>.jsonl``.
 """
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from boxcycle.data.pool import Pool
 from boxcycle.data.questions import Paste
+from boxcycle.data.stratify import Positions
 from boxcycle.methods.ssm.labels import Candidates, joined
-from boxcycle.methods.ssm.validation import Miner
+from boxcycle.methods.ssm.validation import Mined, Miner
 
 
 def mine_pool(miner: Miner, folder: Path, fingerprint: str, *, shard: int = 0, shards: int = 1) -> None:
@@ -28,13 +31,20 @@ def mine_pool(miner: Miner, folder: Path, fingerprint: str, *, shard: int = 0, s
     with something else.
     """
     file = folder / f"candidates-{shard}-of-{shards}.jsonl"
-    positions = miner.pool.unlabelled[shard::shards]
-    done = _begin(file, {"fingerprint": fingerprint, "images": len(positions)})
+    size = miner.config.block
+    its = blocks(miner.pool, size)[shard::shards]
+    done = _begin(file, {"fingerprint": fingerprint, "images": sum(map(len, its))}, size)
     with file.open("a", encoding="utf-8") as lines:
-        for position in positions[done:]:
-            found = miner.mine(int(position))
-            lines.write(_to_line(int(miner.index.image_ids[position]), found, miner.pastes))
+        for block in its[done:]:
+            lines.writelines([_to_line(mined) for mined in miner.mine(block)])
             lines.flush()
+
+
+def blocks(pool: Pool, size: int) -> list[Positions]:
+    """The unlabelled images in blocks of ``size`` by rising image id, the last one smaller; whatever their order."""
+    positions = pool.unlabelled
+    ordered = positions[np.argsort(pool.index.image_ids[positions], kind="stable")]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def is_complete(folder: Path) -> bool:
@@ -91,33 +101,36 @@ def _is_done(file: Path) -> bool:
     return len(lines) == int(json.loads(first)["images"])
 
 
-def _begin(file: Path, header: dict[str, Any]) -> int:
-    """Write or check the first line; cut off a line that a kill tore; returns how many images are done."""
+def _begin(file: Path, header: dict[str, Any], size: int) -> int:
+    """Write or check the first line; cut off a block that a kill tore; returns how many blocks of ``size`` are done."""
+    first = json.dumps(header) + "\n"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        file.write_text(first, encoding="utf-8")
         return 0
     text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    first, *lines = whole.splitlines() or [""]
-    if whole and json.loads(first) != header:
+    head, *lines = text[: text.rfind("\n") + 1].splitlines(keepends=True) or [first]
+    if json.loads(head) != header:
         raise ValueError(f"{file} was mined with another detector, other settings or another pool; remove it first")
-    content = whole or json.dumps(header) + "\n"
+    finished = len(lines) == header["images"]
+    done = math.ceil(len(lines) / size) if finished else len(lines) // size
+    content = "".join([head, *lines[: done * size]])
     if content != text:
         file.write_text(content, encoding="utf-8")
-    return len(lines)
+    return done
 
 
-def _to_line(image_id: int, found: Candidates, pastes: Sequence[Sequence[Paste]]) -> str:
+def _to_line(mined: Mined) -> str:
+    found = mined.candidates
     consistency = [None if math.isnan(value) else value for value in found.consistency.tolist()]
     record = {
-        "image_id": image_id,
+        "image_id": mined.image_id,
         "boxes": found.boxes.tolist(),
         "probs": found.probs.tolist(),
         "consistency": consistency,
         "tests": found.tests.tolist(),
         "age": found.age.tolist(),
-        "pastes": [[paste.model_dump() for paste in its] for its in pastes],
+        "pastes": [[paste.model_dump() for paste in its] for its in mined.pastes],
     }
     return json.dumps(record, separators=(",", ":")) + "\n"
 

@@ -1,12 +1,12 @@
-"""Cross image validation: what a detector finds in an unlabelled image, pasted into annotated ones.
+"""Cross image validation: what a detector finds in unlabelled images, pasted into annotated ones.
 
-What is measured for an image depends on that image, the detector, the annotated images and the seed alone: not on the
-order of images, on batches or on shards.
+Images are mined in blocks, whose crops share copies of the annotated images. What is measured depends on the images of
+the block, the detector, the annotated images and the seed alone: not on the order of images, on batches or on shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -23,8 +23,9 @@ from boxcycle.data.questions import Paste
 from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
 from boxcycle.methods.ssm.config import MiningConfig
-from boxcycle.methods.ssm.labels import Candidates, consistency_score, paste_value, reused, unmeasured
-from boxcycle.methods.ssm.pasting import cut, draw_places, fitted, pack, paste, seeded, window_around
+from boxcycle.methods.ssm.copies import Copy, Sample, lay_out, sample
+from boxcycle.methods.ssm.labels import Candidates, consistency_score, joined, paste_value, reused, unmeasured
+from boxcycle.methods.ssm.pasting import cut, seeded
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
 
@@ -41,31 +42,6 @@ class Detector(Protocol):
         ...
 
 
-class Sample(NamedTuple):
-    """An image as the detector sees it: pixels [3, H, W], boxes of its objects [N, 4] in that frame."""
-
-    image: Tensor
-    boxes: Tensor
-    original_size: tuple[int, int]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image.shape[1], self.image.shape[2]
-
-
-class Copy(NamedTuple):
-    """A copy of the annotated image at a position, with crops ``placed`` on it: row -> place [4], in its frame.
-
-    ``pixels`` [3, h, w] are all of its ``size`` (height, width), or a window with its ``corner`` [4] at (x, y, x, y).
-    """
-
-    target: int
-    size: tuple[int, int]
-    pixels: Tensor
-    corner: Tensor
-    placed: dict[int, Tensor]
-
-
 class Trial(NamedTuple):
     """One finding of a candidate elsewhere: where it was pasted [4], and what was found in that image."""
 
@@ -73,12 +49,19 @@ class Trial(NamedTuple):
     found: Detections
 
 
+class Mined(NamedTuple):
+    """What came of one image: its candidates, and for each where it was pasted and what was found there."""
+
+    image_id: int
+    candidates: Candidates
+    pastes: list[tuple[Paste, ...]]
+
+
 class Miner:
     """Finds and validates the candidates of a pool's images with one detector.
 
     ``canvases`` and ``pasted`` count the images that were detected in and the crops that were pasted for it;
     ``spared`` is how many whole images' pixels the windows left out.
-    ``pastes`` shows, for each candidate of the image that was mined last, where it was pasted and what came of it.
     """
 
     def __init__(
@@ -101,29 +84,39 @@ class Miner:
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
         self.canvases, self.pasted, self.spared = 0, 0, 0.0
-        self.pastes: list[tuple[Paste, ...]] = []
 
     @torch.no_grad()
-    def mine(self, position: int) -> Candidates:
-        """The candidates of the image at a position of the pool, with their consistency where it was measured."""
-        image_id, sample = int(self.index.image_ids[position]), _sample(self.images, position, self.device)
-        [found] = self.detect([sample.image])
-        boxes, probs = self.regions(image_id, sample, found)
-        self.pastes = [()] * len(boxes)
-        candidates = unmeasured(image_id, to_original(boxes, sample.size, sample.original_size).cpu(), probs.cpu())
+    def mine(self, block: Sequence[int] | Positions) -> list[Mined]:
+        """What comes of the images at positions of the pool that are mined together, by rising image id."""
+        order = sorted(map(int, block), key=lambda position: int(self.index.image_ids[position]))
+        looked = [self.look(position) for position in order]
+        candidates = joined([its for its, _ in looked], self.index.num_classes)
+        crops = dict(enumerate(crop for _, its in looked for crop in its))
+        trials, shown = self.paste_trials(candidates, {row: crop for row, crop in crops.items() if crop is not None})
+        candidates = self._with_scores(candidates, trials)
+        mined = []
+        for image_id in self.index.image_ids[order].tolist():
+            rows = (candidates.image_ids == image_id).nonzero().flatten()
+            mined.append(Mined(image_id, candidates[rows], [tuple(shown.get(row, ())) for row in rows.tolist()]))
+        return mined
+
+    def look(self, position: int) -> tuple[Candidates, list[Tensor | None]]:
+        """The candidates of one image, and the crop [3, h, w] of each that is to be pasted."""
+        image_id, seen = int(self.index.image_ids[position]), sample(self.images, position, self.device)
+        [found] = self.detect([seen.image])
+        boxes, probs = self.regions(image_id, seen, found)
+        candidates = unmeasured(image_id, to_original(boxes, seen.size, seen.original_size).cpu(), probs.cpu())
         if self.previous is not None:
             candidates = reused(candidates, self.previous, self.config.targets, self.config.keep_rounds)
-        if self.config.validate_by == "nothing":
-            return candidates
-        open_rows = (candidates.tests == 0).nonzero().flatten()
-        if self.config.prune:
-            open_rows = open_rows[can_be_selected(candidates.probs[open_rows], 1.0, self.config.pace)]
-        open_rows = open_rows[candidates.labels[open_rows] > 0]
+        crops: list[Tensor | None] = [None] * len(candidates)
+        rows = self.unknown(candidates)
         if self.config.validate_by == "views":
-            return self._with_scores(candidates, self.view_trials(sample, boxes, open_rows))
-        return self._with_scores(candidates, self.paste_trials(image_id, sample, boxes, candidates, open_rows))
+            candidates = self._with_scores(candidates, self.view_trials(seen, boxes, rows))
+        elif self.config.validate_by == "pasting":
+            crops = [cut(seen.image, box).clone() if row in rows else None for row, box in enumerate(boxes)]
+        return candidates, crops
 
-    def regions(self, image_id: int, sample: Sample, found: Detections) -> tuple[Tensor, Tensor]:
+    def regions(self, image_id: int, seen: Sample, found: Detections) -> tuple[Tensor, Tensor]:
         """One box [D, 4] (image frame) and distribution [D, K+1] for each cluster of detections that is large enough.
 
         What a person has answered is left out.
@@ -134,72 +127,60 @@ class Miner:
         kept = kept[nms(found["boxes"][kept].float(), found["scores"][kept].float(), CLUSTER)]
         boxes = found["boxes"][kept].float()
         answered = self.pool.answered.where(self.pool.answered.image_ids == image_id).boxes
-        original = to_original(boxes, sample.size, sample.original_size).cpu()
+        original = to_original(boxes, seen.size, seen.original_size).cpu()
         fresh = ~(box_iou(original.double(), torch.from_numpy(answered)) >= SAME).any(1).to(boxes.device)
         return boxes[fresh], found["probs"][kept][fresh].float()
 
+    def unknown(self, candidates: Candidates) -> list[int]:
+        """Rows of the candidates that are to be validated: of a class, not measured yet, not pruned."""
+        wanted = (candidates.tests == 0) & (candidates.labels > 0)
+        if self.config.prune:
+            wanted &= can_be_selected(candidates.probs, 1.0, self.config.pace)
+        return wanted.nonzero().flatten().tolist()
+
     def paste_trials(
-        self, image_id: int, sample: Sample, boxes: Tensor, candidates: Candidates, rows: Tensor
-    ) -> dict[int, list[Trial]]:
-        """Paste the candidates of ``rows`` into one annotated image after another; what was found, by row."""
-        trials: dict[int, list[Trial]] = {int(row): [] for row in rows}
-        targets = {label: self.draw_targets(image_id, label) for label in set(candidates.labels[rows].tolist())}
+        self, candidates: Candidates, crops: Mapping[int, Tensor]
+    ) -> tuple[dict[int, list[Trial]], dict[int, list[Paste]]]:
+        """Paste ``crops`` [3, h, w] of a block's candidates into one annotated image after another.
+
+        Returns what was found by row, and the same for people's eyes.
+        """
+        trials: dict[int, list[Trial]] = {row: [] for row in crops}
+        shown: dict[int, list[Paste]] = {row: [] for row in crops}
+        labels = candidates.labels.tolist()
+        seeds = {row: _identity(candidates, row) for row in crops}
+        first = int(candidates.image_ids.min()) if len(candidates) else 0
+        targets = {label: self.draw_targets(first, label) for label in sorted({labels[row] for row in crops})}
         for turn in range(self.config.targets):
-            going = [row for row in trials if self.undecided(candidates, row, trials[row])]
+            going = {row: crop for row, crop in crops.items() if self.undecided(candidates, row, trials[row])}
             copies: list[Copy] = []
-            for label, positions in sorted(targets.items()):
-                chosen = [row for row in going if int(candidates.labels[row]) == label]
-                if chosen and turn < len(positions):
-                    copies += self.lay_out(positions[turn], sample, boxes, candidates, chosen)
+            for label, positions in targets.items():
+                if turn < len(positions):
+                    its = {row: crop for row, crop in going.items() if labels[row] == label}
+                    copies += self.copies_of(positions[turn], its, seeds)
             found = self.detect([copy.pixels for copy in copies])
             for copy, detections in zip(copies, found, strict=True):
+                self.pasted, self.spared = self.pasted + len(copy.placed), self.spared + 1 - copy.part
                 for row, place in copy.placed.items():
                     trials[row].append(Trial(place - copy.corner, detections))
-                    self.pastes[row] += (self._shown(copy, place, trials[row][-1], int(candidates.labels[row])),)
-            self.pasted += sum(len(copy.placed) for copy in copies)
-        return trials
+                    shown[row].append(self._shown(copy, place, trials[row][-1], labels[row]))
+        return trials, shown
 
-    def lay_out(
-        self, target: int, sample: Sample, boxes: Tensor, candidates: Candidates, rows: Sequence[int]
-    ) -> Iterator[Copy]:
-        """Copies of one target with crops of the candidates of ``rows``."""
-        config, into = self.config, _sample(self.targets, target, self.device)
-        crops, places = {}, {}
-        for row in rows:
-            crop = fitted(cut(sample.image, boxes[row]), into.size, largest=0.6, least=config.min_side)
-            if crop is None:
-                continue
-            rng = seeded(self.seed, *_identity(candidates, row), int(self.index.image_ids[target]))
-            drawn = draw_places((crop.shape[1], crop.shape[2]), into.size, rng)
-            crops[row], places[row] = crop, torch.from_numpy(drawn).to(into.boxes)
-        order = list(crops)
-        copies = pack(
-            [places[row] for row in order],
-            into.boxes,
-            into.size,
-            most=config.pack,
-            gap=config.gap,
-            largest_part=0.4,
-        )
-        for copy in copies:
-            placed = {order[number]: place for number, place in copy.items()}
-            canvas = paste(into.image, [crops[row] for row in placed], list(placed.values()))
-            pixels, corner = self.window_of(canvas, placed)
-            yield Copy(target, into.size, pixels, corner, placed)
+    def copies_of(self, target: int, crops: Mapping[int, Tensor], seeds: Mapping[int, list[int]]) -> list[Copy]:
+        """Copies of the annotated image at a position with all crops; places are seeded by candidate and target."""
+        if not crops:
+            return []
+        into, image_id = sample(self.targets, target, self.device), int(self.index.image_ids[target])
+        drawn = {row: [self.seed, *seeds[row], image_id] for row in crops}
+        return list(lay_out(target, into, crops, drawn, self.config))
 
-    def window_of(self, canvas: Tensor, placed: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """The part [3, h, w] of a canvas in which its crops are looked for, and its corner [4]."""
-        height, width = canvas.shape[1:]
-        if self.config.window is None:
-            return canvas, torch.zeros(4, device=canvas.device)
-        x1, y1, x2, y2 = window_around([*placed.values()], (height, width), self.config.window)
-        self.spared += 1 - (x2 - x1) * (y2 - y1) / (height * width)
-        return canvas[:, y1:y2, x1:x2], torch.tensor([x1, y1, x1, y1], device=canvas.device)
+    def draw_targets(self, block: int, label: int) -> list[int]:
+        """Positions of at most N annotated images without the class, drawn for this class and block alone.
 
-    def draw_targets(self, image_id: int, label: int) -> list[int]:
-        """Positions of at most N annotated images without the class, drawn for this image and class alone."""
+        ``block``: the lowest id of its images.
+        """
         eligible = self.eligible[label - 1]
-        order = seeded(self.seed, image_id, label).permutation(len(eligible))
+        order = seeded(self.seed, block, label).permutation(len(eligible))
         return eligible[order[: self.config.targets]].tolist()
 
     def undecided(self, candidates: Candidates, row: int, trials: Sequence[Trial]) -> bool:
@@ -218,19 +199,18 @@ class Miner:
         selectable = can_be_selected(candidates.probs[row : row + 1], highest, self.config.pace)
         return bool(selectable) or (bool(torn) and lowest <= questions.max_consistency)
 
-    def view_trials(self, sample: Sample, boxes: Tensor, rows: Tensor) -> dict[int, list[Trial]]:
+    def view_trials(self, seen: Sample, boxes: Tensor, rows: Sequence[int]) -> dict[int, list[Trial]]:
         """Where the candidates are in the mirrored, the smaller and the larger image, and what was found there."""
-        height, width = sample.size
-        views, moved = [sample.image.flip(-1)], [boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])]
+        height, width = seen.size
+        views, moved = [seen.image.flip(-1)], [boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])]
         moved[0] += boxes.new_tensor([width, 0, width, 0])
         for scale in VIEW_SCALES:
             size = [round(height * scale), round(width * scale)]
-            views.append(torch.nn.functional.interpolate(sample.image[None], size, mode="bilinear", antialias=True)[0])
+            views.append(torch.nn.functional.interpolate(seen.image[None], size, mode="bilinear", antialias=True)[0])
             moved.append(boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2))
-        found = self.detect(views) if len(rows) else []
+        found = self.detect(views) if rows else []
         return {
-            int(row): [Trial(its[row], detections) for its, detections in zip(moved, found, strict=True)]
-            for row in rows
+            row: [Trial(its[row], detections) for its, detections in zip(moved, found, strict=True)] for row in rows
         }
 
     def score(self, candidates: Candidates, row: int, trials: Sequence[Trial]) -> float:
@@ -273,11 +253,6 @@ def _eligible(index: Index, label: int, any_context: bool) -> Positions:
     shows[images[index.labels == label]] = True
     without = np.flatnonzero(index.annotated & ~shows)
     return np.flatnonzero(index.annotated) if any_context and not len(without) else without
-
-
-def _sample(dataset: DetectionDataset, position: int, device: torch.device | str) -> Sample:
-    image, target = dataset[position]
-    return Sample(image.to(device), target["boxes"].to(device), target["original_size"])
 
 
 def _settled(found: Detections) -> Detections:
