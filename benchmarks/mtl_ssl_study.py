@@ -176,9 +176,11 @@ def plain_detector(num_classes: int, setting: Setting) -> TwoStageDetector:
     return build_detector(num_classes, DetectorConfig(**(small | setting.detector)))
 
 
-def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: int, threads: int) -> float:
+def train(
+    model: nn.Module, index: Index, setting: Setting, steps: int, seed: int, threads: int, *, masks: bool = False
+) -> float:
     """Train a model in place; returns the seconds of processor time it took."""
-    dataset = DetectionDataset(index, make_transform(resize(setting), train=True), cache=True)
+    dataset = DetectionDataset(index, make_transform(resize(setting), train=True), masks=masks, cache=True)
     config = FitConfig(
         steps=steps,
         batch_size=setting.batch,
@@ -237,9 +239,10 @@ def run_one(
     if run == LONGER:
         seconds = train(detector, index, setting, setting.longer, seed, threads)
         return {"seconds": round(seconds, 1), "plain": judge(detector, judged, setting)}
-    tasks = setting.tasks | RUNS[run]  # a task that is off stays off
-    model = MultiTaskDetector(detector, TaskConfig(**tasks))
-    row: dict[str, Any] = {"seconds": round(train(model, index, setting, setting.steps, seed, threads), 1)}
+    tasks = TaskConfig(**setting.tasks | RUNS[run])  # a task that is off stays off
+    model = MultiTaskDetector(detector, tasks)
+    seconds = train(model, index, setting, setting.steps, seed, threads, masks=tasks.foreground_masks)
+    row: dict[str, Any] = {"seconds": round(seconds, 1)}
     if model.refiner is not None:
         row["refined"] = judge(model, judged, setting)
         model.refiner = None

@@ -79,16 +79,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = METHODS["ssm"].train(configured("whole"))
-    mine, calls = Miner.mine, []
+    look, calls = Miner.look, []
 
     def killed(self: Miner, position: int) -> Any:
         calls.append(position)
         if len(calls) == 5:  # the second image of the second round
             raise KeyboardInterrupt
-        return mine(self, position)
+        return look(self, position)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Miner, "mine", killed)
+        patch.setattr(Miner, "look", killed)
         with pytest.raises(KeyboardInterrupt):
             METHODS["ssm"].train(configured("killed"))
     again = METHODS["ssm"].train(configured("killed", resume=True))
