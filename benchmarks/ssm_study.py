@@ -48,6 +48,7 @@ class Setting:
     rounds: int = 3
     questions: int = 40  # a round
     any_context: bool = False
+    frozen: int | None = None  # blocks of the trunk that stay as ImageNet left them; None: the detector's default
 
 
 SETTINGS = {
@@ -95,6 +96,7 @@ def configuration(path: Path, file: Path, setting: Setting, options: argparse.Na
             "proposals": 100,
             "roi_size": 4,
             "regions": {"sampled": 32},
+            "frozen": setting.frozen,
         },
         "fit": {
             "steps": setting.steps,
@@ -213,12 +215,12 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", nargs="*", default=[*ARMS, FULL], choices=[*ARMS, FULL])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("labelled", "pixels", "steps", "later-steps", "rounds", "questions"):
+    for name in ("labelled", "pixels", "steps", "later-steps", "rounds", "questions", "frozen"):
         parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ssm-study"))
     options = parser.parse_args()
-    names = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions")
+    names = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions", "frozen")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     setting = replace(SETTINGS[options.data], **changes)
     rows = Rows(options, setting)
