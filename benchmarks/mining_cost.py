@@ -57,12 +57,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     AGAIN: {},
     "pack 4, images apart": {"pack": 4, "block": 1},
     "pack 4": {"pack": 4},
-    "pack 8": {"pack": 8},
+    "pack 10": {"pack": 10},
     "pack 16, 8 px apart": {"pack": 16, "gap": 8},
     "windows of 2.5": {"window": 2.5},
-    "prune": {"prune": True},
     "prune, early stop": {"prune": True, "early_stop": True},
-    "prune, early stop, pack 8 (the default)": {"prune": True, "early_stop": True, "pack": 8},
+    "prune, early stop, pack 10 (the default)": {"prune": True, "early_stop": True, "pack": 10},
 }
 NEXT = "the round after, by default"
 ROUNDS = (1, 2, 4, 7)  # 7: 5,000 steps of 16 images for the 11,540 of PASCAL VOC 2012
@@ -199,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=["scenes", "bccd"])
     parser.add_argument("--labelled", type=int, default=60, help="images of the budget")
-    parser.add_argument("--pool", type=int, default=60, help="images to mine")
+    parser.add_argument("--pool", type=int, default=120, help="images to mine")
     parser.add_argument("--pixels", type=int, default=192, help="longer side")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ from boxcycle.methods.ssm.questions import box_questions, image_questions, with_
 from boxcycle.methods.ssm.selection import QuestionConfig, pseudo_boxes, select_questions
 from boxcycle.methods.ssm.validation import Miner
 
-from .cases import Blobs, make_index
+from .cases import Blobs, make, make_index
 
 LABELLED = [[(2, 2, 22, 22, 2, 0.9)], [(30, 30, 50, 50, 2, 0.9)], [(5, 5, 25, 25, 3, 0.9)], [(40, 4, 60, 24, 1, 0.9)]]
 OPEN = [
@@ -235,6 +235,17 @@ def test_unchanged_candidates_keep_their_score_for_some_rounds(pool: Pool) -> No
     assert same(mine(pool, early_stop=False, previous=old), first)
     moved = replace(first, boxes=first.boxes + 3)
     assert same(mine(pool, early_stop=False, previous=moved), first)
+
+
+def test_what_was_stopped_early_is_not_pasted_again_unless_it_is_open_again(pool: Pool) -> None:
+    first = mine(pool, targets=2)  # every class is missing from at least two annotated images
+    again = miner(pool, targets=2, previous=first)
+    assert mined_by(again).consistency.nan_to_num(-1).equal(first.consistency.nan_to_num(-1))
+    assert again.pasted == 0
+    short = make([[0.48, 0.52, 0, 0], [0.1, 0.9, 0, 0]], [0.0, 0.0])  # at best 2 of 3: phi has to be exp(-0.6) = 0.55
+    kept = miner(pool, targets=3).still_decided(replace(short, tests=torch.tensor([1, 1])))
+    assert kept.tests.tolist() == [1, 0]
+    assert kept.consistency.isnan().tolist() == [False, True]
 
 
 def miner_pasted(pool: Pool) -> int:

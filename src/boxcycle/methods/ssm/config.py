@@ -23,9 +23,9 @@ class MiningConfig(BaseModel):
     targets: int = Field(5, ge=1, description="images that a candidate is pasted into (the paper: 5)")
     form: Form = Field("matched", description="what counts there: matched | max | literal5 | literal6 | vote")
     pace: float = Field(0.9, gt=0, description="lambda of Eq. 5: higher lets less probable candidates pass")
-    block: int = Field(64, ge=1, description="images that are mined together, so that their crops may share copies")
+    block: int = Field(256, ge=1, description="images that are mined together, so that their crops may share copies")
     pack: int = Field(
-        8,
+        10,
         ge=1,
         description="most crops, of one class and block, that share a copy of a target; forms other than matched and "
         "max look at a whole image, which then has one",

@@ -74,26 +74,29 @@ def joined(parts: Sequence[Candidates], num_classes: int) -> Candidates:
     return Candidates(*(torch.cat([getattr(part, name) for part in (empty, *parts)]) for name in FIELDS))
 
 
-def reused(candidates: Candidates, previous: Candidates, targets: int, keep_rounds: int) -> Candidates:
+def reused(candidates: Candidates, previous: Candidates, keep_rounds: int) -> Candidates:
     """The candidates of one image with the consistency that unchanged ones had in an earlier round.
 
-    Unchanged: same class, IoU of 0.9, phi within 0.1, measured in all ``targets`` images at most ``keep_rounds`` rounds
-    ago.
+    Unchanged: same class, IoU of 0.9, phi within 0.1, measured at most ``keep_rounds`` rounds ago.
     """
     old = previous[torch.isin(previous.image_ids, candidates.image_ids)]
-    old = old[(old.tests == targets) & (old.age < keep_rounds)]
+    old = old[(old.tests > 0) & (old.age < keep_rounds)]
     if not len(old):
         return candidates
     overlap = box_iou(candidates.boxes, old.boxes)
     shift = (candidates.probs.amax(1)[:, None] - old.probs.amax(1)[None]).abs()
     alike = (overlap >= UNCHANGED) & (candidates.labels[:, None] == old.labels[None]) & (shift <= SHIFT)
     match = overlap.where(alike, -1.0).argmax(1)
-    hit = alike.any(1)
+    return measured_as(candidates, alike.any(1), old.consistency[match], old.tests[match], old.age[match] + 1)
+
+
+def measured_as(candidates: Candidates, rows: Tensor, consistency: Tensor, tests: Tensor, age: Tensor) -> Candidates:
+    """Candidates of which ``rows`` [D] bool have other results; [D] each."""
     return replace(
         candidates,
-        consistency=old.consistency[match].where(hit, candidates.consistency),
-        tests=old.tests[match].where(hit, candidates.tests),
-        age=(old.age[match] + 1).where(hit, candidates.age),
+        consistency=consistency.where(rows, candidates.consistency),
+        tests=tests.where(rows, candidates.tests),
+        age=age.where(rows, candidates.age),
     )
 
 

@@ -14,7 +14,7 @@ from torchvision.ops import box_area
 
 from boxcycle.ops.boxes import covered_fraction
 
-TRIES = 20  # places drawn for a crop before it is given up for an image
+TRIES = 60  # places drawn for a crop before it is given up for an image
 HIDDEN = 0.5  # a place that hides more than this part of an annotated box is refused
 WINDOW_STEP = 64  # pixels: sides of windows are multiples of it, so that many have one size and go together
 

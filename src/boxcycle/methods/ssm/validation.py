@@ -6,6 +6,7 @@ the block, the detector, the annotated images and the seed alone: not on the ord
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -24,7 +25,15 @@ from boxcycle.data.stratify import Positions
 from boxcycle.data.transforms import ResizeConfig, make_transform, to_original
 from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.copies import Copy, Sample, lay_out, sample
-from boxcycle.methods.ssm.labels import Candidates, consistency_score, joined, paste_value, reused, unmeasured
+from boxcycle.methods.ssm.labels import (
+    Candidates,
+    consistency_score,
+    joined,
+    measured_as,
+    paste_value,
+    reused,
+    unmeasured,
+)
 from boxcycle.methods.ssm.pasting import cut, seeded
 from boxcycle.methods.ssm.selection import QuestionConfig, can_be_selected, is_torn
 from boxcycle.types import Detections
@@ -107,7 +116,7 @@ class Miner:
         boxes, probs = self.regions(image_id, seen, found)
         candidates = unmeasured(image_id, to_original(boxes, seen.size, seen.original_size).cpu(), probs.cpu())
         if self.previous is not None:
-            candidates = reused(candidates, self.previous, self.config.targets, self.config.keep_rounds)
+            candidates = self.still_decided(reused(candidates, self.previous, self.config.keep_rounds))
         crops: list[Tensor | None] = [None] * len(candidates)
         rows = self.unknown(candidates)
         if self.config.validate_by == "views":
@@ -152,7 +161,7 @@ class Miner:
         first = int(candidates.image_ids.min()) if len(candidates) else 0
         targets = {label: self.draw_targets(first, label) for label in sorted({labels[row] for row in crops})}
         for turn in range(self.config.targets):
-            going = {row: crop for row, crop in crops.items() if self.undecided(candidates, row, trials[row])}
+            going = {row: crop for row, crop in crops.items() if self.is_open(candidates, row, trials[row])}
             copies: list[Copy] = []
             for label, positions in targets.items():
                 if turn < len(positions):
@@ -183,21 +192,34 @@ class Miner:
         order = seeded(self.seed, block, label).permutation(len(eligible))
         return eligible[order[: self.config.targets]].tolist()
 
-    def undecided(self, candidates: Candidates, row: int, trials: Sequence[Trial]) -> bool:
+    def is_open(self, candidates: Candidates, row: int, trials: Sequence[Trial]) -> bool:
+        """Whether a candidate with these trials is to be pasted once more."""
+        return not trials or self.undecided(candidates, row, self.score(candidates, row, trials), len(trials))
+
+    def undecided(self, candidates: Candidates, row: int, consistency: float, tests: int) -> bool:
         """Whether more trials could still make a pseudo box of a candidate, or a question: exact.
 
         With the trials that are left at their best its consistency is at most ``highest``, at their worst at least
         ``lowest``.
         """
-        if not self.config.early_stop or not trials or self.config.form == "vote":
+        if not self.config.early_stop or self.config.form == "vote":
             return True
         count = self.config.targets
-        lowest = self.score(candidates, row, trials) * len(trials) / count
-        highest = lowest + (count - len(trials)) / count
+        lowest = consistency * tests / count
+        highest = lowest + (count - tests) / count
         questions = self.questions
         torn = is_torn(candidates.probs[row : row + 1], min_prob=questions.min_prob, classes=questions.classes)
         selectable = can_be_selected(candidates.probs[row : row + 1], highest, self.config.pace)
         return bool(selectable) or (bool(torn) and lowest <= questions.max_consistency)
+
+    def still_decided(self, candidates: Candidates) -> Candidates:
+        """Without the results of an earlier round that were cut short, where phi has since opened the case again."""
+        short = (candidates.tests > 0) & (candidates.tests < self.config.targets)
+        again = short.clone()
+        for row in short.nonzero().flatten().tolist():
+            again[row] = self.undecided(candidates, row, float(candidates.consistency[row]), int(candidates.tests[row]))
+        nothing = torch.zeros_like(candidates.tests)
+        return measured_as(candidates, again, torch.full_like(candidates.consistency, math.nan), nothing, nothing)
 
     def view_trials(self, seen: Sample, boxes: Tensor, rows: Sequence[int]) -> dict[int, list[Trial]]:
         """Where the candidates are in the mirrored, the smaller and the larger image, and what was found there."""
