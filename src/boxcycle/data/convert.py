@@ -34,8 +34,7 @@ def convert(
     copy_images: bool = True,
     overwrite: bool = False,
 ) -> list[Finding]:
-    """Write the splits (all of them, or those named) of the data set at ``source`` into ``destination`` in another
-    format.
+    """Write the splits (all, or those named) of the data set at ``source`` into ``destination`` in another format.
 
     Ids, names, order, crowds, difficult marks and segmentations are kept where the format has a place for them; the
     returned findings say what it has none for, and what was repaired in reading. Numbers are written to six digits.

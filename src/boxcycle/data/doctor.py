@@ -75,9 +75,7 @@ def examine(path: Path, format: str = "auto", *, progress: bool = False) -> Exam
 
 
 def summarise(index: Index) -> dict[str, Any]:
-    """What a split holds: images, boxes by COCO's size classes (below 32 and 96 pixels squared), boxes and images by
-    class.
-    """
+    """What a split holds: images, boxes by COCO's sizes (below 32 and 96 pixels squared), boxes and images by class."""
     counts = np.diff(index.box_offsets)
     images = np.repeat(np.arange(len(index)), counts)
     small, medium = index.areas < 32**2, index.areas < 96**2
