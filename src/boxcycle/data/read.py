@@ -9,7 +9,7 @@ from typing import Literal
 
 from boxcycle.data import coco, images, tags, voc, yolo
 from boxcycle.data.build import build_index
-from boxcycle.data.check import DataError, Finding, Report, count_dropped
+from boxcycle.data.check import DataError, Finding, Report
 from boxcycle.data.index import Index
 
 # in the order in which they are looked for
@@ -74,12 +74,6 @@ def read_split(
             findings.extend(report.findings)
     report.raise_errors()
     return index
-
-
-def summary_line(index: Index, findings: Sequence[Finding]) -> str:
-    """How much of a split is used, in one line."""
-    dropped = count_dropped(findings)
-    return f"{len(index):,} images, {len(index.boxes):,} boxes used, {dropped:,} dropped"
 
 
 def load_split(
