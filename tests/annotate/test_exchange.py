@@ -52,7 +52,7 @@ def taken(content: Any, survey: Survey, index: Index, folder: Path) -> dict[str,
     """The events that a file gives, by question."""
     file = folder / "export.json"
     file.write_text(json.dumps(content))
-    take_in(file, survey, index)
+    take_in(file, survey)
     found: dict[str, list[Event]] = {}
     for event in survey.log.events():
         found.setdefault(event.question, []).append(event)
@@ -64,7 +64,7 @@ def test_boxes_come_back_within_a_hundredth_of_a_pixel(survey: Survey, index: In
     coco = json.loads((tmp_path / "out" / COCO).read_text())
     for returned in (
         read_export(export(tmp_path / "out"), tmp_path),
-        read_coco(coco, index, tmp_path),
+        read_coco(coco, tmp_path),
     ):
         regions = {region.question: region for its in returned for region in its.regions}
         assert set(regions) == set(survey.questions) - {"whole"}
