@@ -183,7 +183,7 @@ def test_a_full_disk_ends_in_one_sentence(scenes: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_run_and_one_keeps_its_folder(scenes: Path, tmp_path: Path) -> None:
+def test_two_processes_share_a_run_and_one_keeps_its_folder(scenes: Path) -> None:
     """The run before it is thrown away once, by one of them."""
     Path("run/checkpoints").mkdir(parents=True)
     Path("run/checkpoints/old").touch()

@@ -94,7 +94,7 @@ def test_file_has_the_ids_of_the_data_set_file(make_index, make_predictions, tmp
     ]
 
 
-def test_pycocotools_reads_the_file(draw_case, tmp_path, capsys):
+def test_pycocotools_reads_the_file(draw_case, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     index, predictions = draw_case(6)
     write_predictions(tmp_path / "predictions.json", index, predictions)
