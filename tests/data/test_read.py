@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from boxcycle.data.check import DataError, Finding, count_dropped
-from boxcycle.data.read import detect_format, find_splits, read_split
+from boxcycle.data.convert import WRITERS, Format
+from boxcycle.data.read import FORMATS, AnyFormat, detect_format, find_splits, read_split
 
 from .small_sets import COCO, DELETE, Builder, coco, differences, put, save_image, tags, voc, yolo
 
@@ -20,6 +22,11 @@ def test_formats_are_recognised(tmp_path: Path, name: str) -> None:
     folder = BUILDERS[name](tmp_path)
     assert detect_format(folder) == name
     assert not differences(read_split(folder, "train"), read_split(folder, "train", format=name))
+
+
+def test_settings_offer_every_format() -> None:
+    assert set(get_args(AnyFormat)) == {"auto", *FORMATS}
+    assert set(get_args(Format)) == {*WRITERS}
 
 
 def test_what_was_looked_for_is_listed(tmp_path: Path) -> None:

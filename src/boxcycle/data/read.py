@@ -14,6 +14,7 @@ from boxcycle.data.index import Index
 
 # in the order in which they are looked for
 FORMATS: dict[str, ModuleType] = {"yolo": yolo, "coco": coco, "voc": voc, "tags": tags, "images": images}
+AnyFormat = Literal["auto", "coco", "voc", "yolo", "tags", "images"]  # as a setting: auto, or a name of FORMATS
 LOOKED_FOR = (
     "a YOLO data.yaml; a COCO .json file, annotations/instances_*.json or {train,valid,test}/_annotations.coco.json; "
     "VOC's JPEGImages, Annotations and ImageSets/Main, or .xml files beside images; a .csv file of image tags, or a "

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
+from boxcycle.data.read import AnyFormat, read_split
 from boxcycle.data.stratify import Counts, Positions, cover, stratified_prefix
 from boxcycle.data.text import write_whole
 
@@ -30,9 +31,7 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path = Field(description="a folder, or a COCO .json, YOLO data.yaml or tags .csv")
-    format: Literal["auto", "coco", "voc", "yolo", "tags", "images"] = Field(
-        default="auto", description="auto: by what the folder holds"
-    )
+    format: AnyFormat = Field(default="auto", description="auto: by what the folder holds")
     split: str = Field(default="train", description="the split to draw from")
     classes: tuple[str, ...] = Field(default=(), description="only these classes; empty: all")
     unit: Unit = Field(default="images", description="what is counted; shots: boxes of each class")
@@ -54,8 +53,6 @@ def run_split(config: SplitConfig) -> list[Path]:
 
     Raises :class:`DataError` if a budget cannot hold every class, and if a file is there with other content.
     """
-    from boxcycle.data.read import read_split
-
     index = read_split(config.data, config.split, format=config.format, keep_classes=config.classes or None)
     counts, budgets = _class_counts(index), {}
     for seed in config.seeds:
