@@ -263,6 +263,21 @@ def test_a_key_in_between_does_not_answer_the_question_before_again(serve: Serve
     assert len(questions) == len(set(questions)) >= 3
 
 
+def test_a_late_reply_does_not_count_backwards(serve: Serve, open_page: Any) -> None:
+    served, held = serve(), []
+    page = open_page(served)
+    page.route("**/next*", lambda route: held.append((route, route.fetch())))
+    for number in range(3):
+        page.keyboard.press("Enter")
+        shows(page, number + 1)
+    saved(page, served, 3)
+    route, counted_before = held[0]  # asked for when the third question was shown
+    with page.expect_response("**/next*"):
+        route.fulfill(response=counted_before)
+    page.wait_for_timeout(200)  # milliseconds; nothing is to happen
+    shows(page, 3)
+
+
 def test_zoom(serve: Serve, open_page: Any) -> None:
     page = open_page(serve())
     width = page.locator("#image").bounding_box()["width"]
