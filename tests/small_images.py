@@ -27,8 +27,8 @@ TARGETS = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), target([], [],
 EMPTY = [target([], [], seed) for seed in range(3)]
 
 
-def rectangles() -> tuple[list[Tensor], list[Target]]:
-    """Four images of two sizes: objects are bright rectangles, a colour for each class."""
+def rectangles(first_width: int = 64) -> tuple[list[Tensor], list[Target]]:
+    """Four images, 64 pixels high, the others 80 wide: objects are bright rectangles, a colour for each class."""
     generator = torch.Generator().manual_seed(0)
     placed: list[list[tuple[list[int], int]]] = [
         [([6, 8, 34, 40], 1)],
@@ -38,7 +38,7 @@ def rectangles() -> tuple[list[Tensor], list[Target]]:
     ]
     images, targets = [], []
     for number, objects in enumerate(placed):
-        picture = torch.rand(3, 64, 64 if number == 0 else 80, generator=generator) * 0.2
+        picture = torch.rand(3, 64, first_width if number == 0 else 80, generator=generator) * 0.2
         for (x1, y1, x2, y2), label in objects:
             picture[label - 1, y1:y2, x1:x2] += 0.8
         images.append(picture)

@@ -190,11 +190,8 @@ def test_an_image_is_finished(serve: Serve, open_page: Any) -> None:
     shows(page, len(same))
 
 
-def test_a_question_about_a_whole_image(serve: Serve, open_page: Any, browser: Any) -> None:
-    served = serve()
-    name = served.survey.questions["q0"].file_name
-    served.survey.questions.clear()
-    served.survey.questions["w"] = Question(id="w", image_id=1, file_name=name)
+def test_a_question_about_a_whole_image(serve: Serve, index: Any, browser: Any) -> None:
+    served = serve([Question(id="w", image_id=int(index.image_ids[0]), file_name=index.file_names[0])])
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{served.port}/token-of-anna/")
     playwright.expect(page.locator("#question")).to_have_text("Draw every object that has no box yet")

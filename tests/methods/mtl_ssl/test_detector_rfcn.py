@@ -47,4 +47,4 @@ def test_it_overfits_four_images(overfit: Callable[..., bool], tasks: bool) -> N
     regions = RegionConfig(sampled=16, positive_fraction=0.5)
     detector = RFCN(3, DetectorConfig(name="rfcn", anchor_sizes=(20, 36), proposals=50, regions=regions))
     model = MultiTaskDetector(detector, TaskConfig(windows=4, refined=2)) if tasks else detector
-    assert overfit(model, *rectangles())
+    assert overfit(model, *rectangles(first_width=80))
