@@ -88,11 +88,11 @@ def write(folder: Path, count: int, layout: str) -> Path:
     (source / "annotations" / "instances_train.json").write_text(json.dumps(coco(count, rng)))
     if layout == "coco":
         return source
+    from boxcycle.data.convert import WRITERS
     from boxcycle.data.read import read_split
 
-    index, target = read_split(source, "train"), folder / layout
-    importer = __import__(f"boxcycle.data.{layout}", fromlist=["write"])
-    importer.write(index, target, "train")
+    target = folder / layout
+    WRITERS[layout].write(read_split(source, "train"), target, "train")
     place = target / ("JPEGImages" if layout == "voc" else "images/train")
     place.parent.mkdir(parents=True, exist_ok=True)
     images.rename(place)

@@ -12,6 +12,7 @@ weights count.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -25,13 +26,11 @@ from boxcycle.data.proposals import ProposalConfig, open_proposals
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.evaluation.proposals import proposal_metrics
 from boxcycle.methods import detr, joindet
-from study import Rows
-
-REAL = Path(__file__).parents[2] / "shared" / "data"
+from study import Rows, difference, seeds_of, spread, study_parser
+from study_data import REAL
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,10 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             continue
         cells = [arm, str(len(found))]
         for metric in METRICS:
-            values = [row["tuned"][metric] for row in found.values()]
-            cells.append(f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}")
+            cells.append(spread([row["tuned"][metric] for row in found.values()]))
         for other in against:
-            seeds = sorted(found.keys() & figures[other].keys())
-            pairs = [[figures[one][seed]["tuned"]["AP"] for seed in seeds] for one in (arm, other)]
-            cells.append(str(paired_difference(*pairs)) if len(seeds) > 1 and arm != other else "")
+            own, base = ({seed: row["tuned"]["AP"] for seed, row in figures[one].items()} for one in (arm, other))
+            cells.append(difference(own, base) if arm != other else "")
         for metric in ("AR10", "AR100"):
             recalls = [row["proposals"][metric] for row in found.values() if "proposals" in row]
             cells.append(f"{np.mean(recalls):.1f}" if recalls else "")
@@ -197,26 +194,14 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
-    parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser = study_parser(__doc__, SETTINGS, seeds=3, out="runs/joindet-study")
     parser.add_argument("--arms", nargs="*", default=[*ARMS, LONGER], choices=[*ARMS, *VARIANTS, LONGER])
-    parser.add_argument("--split", choices=["val", "test"], default="test")
     parser.add_argument("--setting", type=json.loads, default={}, help="changes, such as '{\"steps\": 200}'")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/joindet-study"))
     options = parser.parse_args()
     setting = replace(SETTINGS[options.data], **options.setting)
     rows = Rows(options, setting)
     if options.job == "run":
-        wanted = [
-            (arm, seed)
-            for seed in range(options.first_seed, options.first_seed + options.seeds)
-            for arm in options.arms
-        ]
-        for arm, seed in wanted:
+        for seed, arm in itertools.product(seeds_of(options), options.arms):
             if not rows.has(arm=arm, seed=seed):
                 rows.keep({"arm": arm, "seed": seed} | run_one(arm, options.data, setting, seed, options))
         if not rows.has(arm=PROPOSALS):

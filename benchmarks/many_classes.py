@@ -83,21 +83,16 @@ def jobs(classes: int, channels: int) -> dict[str, tuple[Callable[[], object], l
     def teach(outputs: Callable[[], Tensor], weights: Iterable[nn.Parameter]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(outputs().square().mean(), list(weights))
 
-    at_head, at_refiner = list(head.parameters()), list(refiner.parameters())
+    def both_labels() -> object:
+        return (
+            labels.multi_object_labels(windows, boxes, drawn, classes),
+            labels.closeness_labels(boxes, drawn, IMAGE, classes),
+        )
+
+    at_classifier, at_head, at_refiner = (list(part.parameters()) for part in (region.classifier, head, refiner))
     return {
-        "labels of 64 windows and 20 boxes": (
-            quiet(
-                lambda: (
-                    labels.multi_object_labels(windows, boxes, drawn, classes),
-                    labels.closeness_labels(boxes, drawn, IMAGE, classes),
-                )
-            ),
-            [],
-        ),
-        "detector's linear layer, 300 regions": (
-            quiet(lambda: region.classifier(vectors)),
-            list(region.classifier.parameters()),
-        ),
+        "labels of 64 windows and 20 boxes": (quiet(both_labels), []),
+        "detector's linear layer, 300 regions": (quiet(lambda: region.classifier(vectors)), at_classifier),
         "dense head, map and 1200 windows": (quiet(lambda: head(cells, [around])), at_head),
         "dense head, map and 64 windows, with gradient": (teach(lambda: head(cells, [windows]), at_head), at_head),
         "refiner, 300 proposals": (quiet(lambda: refiner(*given)), at_refiner),

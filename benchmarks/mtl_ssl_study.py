@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,26 +26,20 @@ from torch import Tensor, nn
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.loader import make_loader
-from boxcycle.data.read import read_split
-from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget
 from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.engine.config import FitConfig
-from boxcycle.engine.fit import fit
 from boxcycle.evaluation.coco import coco_metrics
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
-from boxcycle.methods.experiment import CALIBRATING
+from boxcycle.methods.experiment import CALIBRATING, batches_of
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.backbone_calibration import calibrate, uncalibrated
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
-from boxcycle.models.two_stage import RegionConfig, TwoStageDetector
-from boxcycle.types import Target
-from study import Rows
-
-REAL = Path(__file__).parents[2] / "shared" / "data"
+from boxcycle.models.two_stage import TwoStageDetector
+from study import SMALL, Rows, add_numbers, difference, given, seeds_of, study_parser, train_unkept
+from study_data import open_data
 
 
 @dataclass(frozen=True)
@@ -100,21 +93,6 @@ SETTINGS = {
     "scenes-many": Setting(images=200, pixels=256, first_steps=0, steps=300, longer=375, tasks=PAPER),
     "scenes-hard": Setting(images=200, pixels=256, first_steps=400, steps=200, longer=250, lr=5e-4, tasks=PAPER),
 }
-# COCO's super-classes: the first and the last class of each in the order of its 80 classes
-SUPER_CLASSES = {
-    "person": ("person", "person"),
-    "vehicle": ("bicycle", "boat"),
-    "outdoor": ("traffic light", "bench"),
-    "animal": ("bird", "giraffe"),
-    "accessory": ("backpack", "suitcase"),
-    "sports": ("frisbee", "tennis racket"),
-    "kitchen": ("bottle", "bowl"),
-    "food": ("banana", "cake"),
-    "furniture": ("chair", "toilet"),
-    "electronic": ("tv", "cell phone"),
-    "appliance": ("microwave", "refrigerator"),
-    "indoor": ("book", "toothbrush"),
-}
 JOINT: dict[str, Any] = {"stop_gradient": False}  # the tasks teach the shared features
 # one entry a training run; each gives "<name>" and, where it refines, "<name>, refined"
 RUNS: dict[str, dict[str, Any]] = {
@@ -129,51 +107,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "+3 by masks": JOINT | {"multi_object": 0.0, "closeness": 0.0, "refinement": 0.0, "foreground_masks": True},
 }
 LONGER = "baseline, equal time"  # a run without tasks
-
-
 REFINED = {"baseline": "refinement only", "+1,2,3": "all"}  # what the arm with refinement is called
-
-
-def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
-    """Training, validation and test split of a set by name."""
-    if name.startswith("scenes"):
-        config = SceneConfig(size=160, difficulty="hard") if name == "scenes-hard" else SceneConfig(size=256)
-        path = make_scenes(folder / name, config, {"train": 400, "val": 150, "test": 200})
-        return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
-    if name.startswith("bccd"):
-        return tuple(read_split(REAL / "bccd", split) for split in ("train", "val", "test"))  # type: ignore[return-value]
-    if name == "coco-super":
-        train, test = (merge_classes(read_split(REAL / "coco-mini", split)) for split in ("train", "val"))
-        return train.subset(range(140)), train.subset(range(140, len(train))), test
-    kept = class_list("classes_voc20.txt")
-    train, val = (read_split(REAL / "coco-mini", f"voc20_{split}", keep_classes=kept) for split in ("train", "val"))
-    return train, val, val  # it has no third split: settings are those found on scenes
-
-
-def class_list(file: str) -> list[str]:
-    lines = (REAL / "coco-mini" / file).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
-def merge_classes(index: Index) -> Index:
-    """The same boxes, each with its COCO super-class."""
-    names = class_list("classes.txt")
-    spans = [(names.index(first), names.index(last)) for first, last in SUPER_CLASSES.values()]
-    merged = {name: k for k, (a, b) in enumerate(spans, start=1) for name in names[a : b + 1]}
-    new_label = np.array([0, *(merged[name] for name in index.class_names)])
-    return replace(
-        index,
-        class_names=tuple(SUPER_CLASSES),
-        category_ids=np.arange(1, len(SUPER_CLASSES) + 1),
-        labels=new_label[index.labels],
-        tags=new_label[index.tags],
-    )
+NUMBERS = ("images", "pixels", "first_steps", "steps", "longer", "batch", "judged", "lr")  # of a setting, by option
 
 
 def plain_detector(num_classes: int, setting: Setting) -> TwoStageDetector:
     """The plain detector of every arm, its backbone from ImageNet unless the setting says otherwise."""
-    small = {"anchor_sizes": (16, 32, 64, 128), "roi_size": 4, "regions": RegionConfig(sampled=32)}
-    return build_detector(num_classes, DetectorConfig(**(small | setting.detector)))
+    return build_detector(num_classes, DetectorConfig.model_validate(SMALL.model_dump() | setting.detector))
 
 
 def train(
@@ -192,16 +132,11 @@ def train(
         log_every=steps,
         save_every=0,
     )
-
-    def batches(start: int, *_: int) -> Iterable[tuple[list[Tensor], list[Target]]]:
-        return make_loader(dataset, batch_size=setting.batch, steps=steps, seed=seed, start_step=start)
-
     begun = time.process_time()
     if uncalibrated(model):  # as `boxcycle train` does where weights are "none"
         [first] = make_loader(dataset, batch_size=CALIBRATING, steps=1, seed=seed)
         calibrate(model, *first)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, batches, config, Path(folder))
+    train_unkept(model, partial(batches_of, dataset, config), config)
     return time.process_time() - begun
 
 
@@ -270,14 +205,12 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     print("| arm | seeds | AP | AP50 | AP50 - baseline (95 %) | AP - baseline (95 %) | CPU s a run |")
     print("|---|---|---|---|---|---|---|")
     by_metric = {metric: arms(rows, metric) for metric in ("AP", "AP50")}
-    baseline = {metric: by_metric[metric].get("baseline", {}) for metric in by_metric}
     for arm, figures in by_metric["AP50"].items():
         cells = [arm, str(len(figures))]
         cells += [f"{np.mean(list(by_metric[metric][arm].values())):.1f}" for metric in ("AP", "AP50")]
         for metric in ("AP50", "AP"):
-            seeds = sorted(set(by_metric[metric][arm]) & set(baseline[metric]))
-            new, old = ([source[seed] for seed in seeds] for source in (by_metric[metric][arm], baseline[metric]))
-            cells.append(str(paired_difference(new, old)) if seeds and arm != "baseline" else "")
+            baseline = by_metric[metric].get("baseline", {})
+            cells.append(difference(by_metric[metric][arm], baseline) if arm != "baseline" else "")
         run = {name: run for run, name in REFINED.items()}.get(arm, arm.removesuffix(", refined"))
         print("| " + " | ".join([*cells, f"{seconds[run]:.0f}"]) + " |")
 
@@ -286,52 +219,44 @@ def print_beside(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]
     """The paired difference of each arm to the same arm with other settings of the tasks, over the seeds both have."""
     for arm in arms(rows, "AP50"):
         for metric in ("AP50", "AP"):
-            new, old = (arms(source, metric).get(arm, {}) for source in (rows, others))
-            seeds = sorted(new.keys() & old.keys())
-            if seeds:
-                found = paired_difference([new[seed] for seed in seeds], [old[seed] for seed in seeds])
+            found = difference(*(arms(source, metric).get(arm, {}) for source in (rows, others)))
+            if found:
                 print(f"{arm}, {metric} minus that with {json.dumps(changes)}: {found}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
-    parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+def read_options() -> tuple[argparse.Namespace, Setting]:
+    """What was typed, and the setting with its changes."""
+    parser = study_parser(__doc__, SETTINGS, seeds=5, out="runs/mtl-ssl-study")
     parser.add_argument("--runs", nargs="*", default=[*RUNS, LONGER], choices=[*RUNS, LONGER])
-    parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "first-steps", "steps", "longer", "batch", "judged"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
-    parser.add_argument("--lr", type=float, help="instead of the setting's own")
+    add_numbers(parser, NUMBERS)
     for name, example in (("tasks", '{"multi_object": 0.1}'), ("detector", '{"name": "rfcn", "roi_size": 3}')):
         parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all runs, such as '{example}'")
     parser.add_argument("--beside", type=json.loads, help="also the differences to runs with these settings of tasks")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/mtl-ssl-study"))
     options = parser.parse_args()
-    changes = {
-        name: getattr(options, name)
-        for name in ("images", "pixels", "first_steps", "steps", "longer", "batch", "judged", "lr")
-        if getattr(options, name) is not None
-    }
-    setting = SETTINGS[options.data]
-    setting = replace(
-        setting, tasks=setting.tasks | options.tasks, detector=setting.detector | options.detector, **changes
-    )
+    setting = replace(SETTINGS[options.data], **given(options, NUMBERS))
+    tasks, detector = setting.tasks | options.tasks, setting.detector | options.detector
+    return options, replace(setting, tasks=tasks, detector=detector)
+
+
+def run_missing(rows: Rows, options: argparse.Namespace, setting: Setting) -> None:
+    """Train and judge what the results file lacks, seed by seed."""
+    pool, val, test = open_data(options.data, options.out)
+    judged = val if options.split == "val" else test
+    for seed in seeds_of(options):
+        missing = [run for run in options.runs if not rows.has(run=run, seed=seed)]
+        if not missing:
+            continue
+        index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
+        first = first_weights(index, setting, seed, options.threads)
+        for run in missing:
+            rows.keep({"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed, options.threads))
+
+
+def main() -> None:
+    options, setting = read_options()
     rows = Rows(options, setting)
     if options.job == "run":
-        data = open_data(options.data, options.out)
-        pool, judged = data[0], data[1 if options.split == "val" else 2]
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            missing = [run for run in options.runs if not rows.has(run=run, seed=seed)]
-            if not missing:
-                continue
-            index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
-            first = first_weights(index, setting, seed, options.threads)
-            for run in missing:
-                found = run_one(run, first, index, judged, setting, seed, options.threads)
-                rows.keep({"run": run, "seed": seed} | found)
+        run_missing(rows, options, setting)
     print(rows.heading())
     print_table(rows)
     if options.beside:

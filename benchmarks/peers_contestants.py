@@ -5,10 +5,8 @@ All share one backbone, EfficientNet-Lite0 up to stride 16 with its ImageNet wei
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,19 +17,16 @@ from torchvision.ops import MultiScaleRoIAlign, box_convert
 
 from boxcycle.data.loader import Batch
 from boxcycle.engine.config import FitConfig
-from boxcycle.engine.fit import fit
 from boxcycle.engine.schedule import learning_rate
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.models.backbone import Backbone, build_backbone
 from boxcycle.models.batch import pad_images
-from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
-from boxcycle.models.two_stage import RegionConfig
 from recycle_study import plain_target
+from study import SMALL, train_unkept
 
 Batches = Iterable[Batch]
 BATCH = 2  # images a step, of all that run here
-SMALL = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))  # mtl_ssl_study.py
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,7 @@ def train_ours(model: nn.Module, batches: Batches, steps: int, seed: int) -> Non
         log_every=steps,
         save_every=0,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, lambda *_: batches, config, Path(folder))
+    train_unkept(model, lambda *_: batches, config)
 
 
 # --- torchvision

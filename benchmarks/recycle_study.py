@@ -12,7 +12,6 @@ ones: torchvision's are not part of this package, and from random weights a shor
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +31,10 @@ from boxcycle.data.loader import make_loader
 from boxcycle.data.splits import budget
 from boxcycle.data.transforms import Transform
 from boxcycle.evaluation.coco import coco_metrics
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import predict_dataset
 from boxcycle.methods.mtl_ssl.recycle import RecycledDetector
-from mtl_ssl_study import open_data
-from study import Rows
+from study import Rows, add_numbers, difference, given, seeds_of, study_parser
+from study_data import open_data
 
 ARMS = {"plain": "own", "recycled, refined": "refined"}  # and what a row calls their figures
 # torchvision's 0.01 is for long schedules: after a few hundred steps statistics would still be those of the start
@@ -57,6 +55,7 @@ class Setting:
     weights: str = ""  # file name; empty: random
 
 
+NUMBERS = ("images", "pixels", "steps", "judged")  # of a setting, by option
 SETTINGS = {"scenes": Setting(images=50, pixels=160, steps=120), "bccd": Setting(images=30, pixels=160, steps=120)}
 
 
@@ -133,38 +132,27 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         cells = [arm, str(len(rows))]
         cells += [f"{np.mean([row[figures][metric] for row in rows]):.1f}" for metric in ("AP", "AP50")]
         for metric in ("AP50", "AP"):
-            new, old = ([row[source][metric] for row in rows] for source in (figures, "own"))
-            cells.append(str(paired_difference(new, old)) if arm != "plain" else "")
+            new, old = ({row["seed"]: row[source][metric] for row in rows} for source in (figures, "own"))
+            cells.append(difference(new, old) if arm != "plain" else "")
         print("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
-    parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser = study_parser(__doc__, SETTINGS, seeds=5, out="runs/recycle-study")
     parser.add_argument("--weights", type=Path, help="a .pth of torchvision: the detector's or its MobileNet's")
-    for name in ("images", "pixels", "steps", "judged"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/recycle-study"))
+    add_numbers(parser, NUMBERS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    names = ("images", "pixels", "steps", "judged")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     weights = options.weights.name if options.weights else ""
-    setting = replace(SETTINGS[options.data], weights=weights, **changes)
+    setting = replace(SETTINGS[options.data], weights=weights, **given(options, NUMBERS))
     rows = Rows(options, setting)
     if options.job == "run":
-        pool, *others = open_data(options.data, options.out)
-        judged = others[0 if options.split == "val" else 1]
-        seeds = range(options.first_seed, options.first_seed + options.seeds)
-        for seed in (seed for seed in seeds if not rows.has(seed=seed)):
+        pool, val, test = open_data(options.data, options.out)
+        for seed in (seed for seed in seeds_of(options) if not rows.has(seed=seed)):
             index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
             torch.manual_seed(seed)
             model = boxcycle.recycle(build_detector(index.num_classes, setting, options.weights))
+            judged = val if options.split == "val" else test
             rows.keep({"seed": seed} | run_one(model, index, judged, setting, seed))
     print(rows.heading())
     print_table(rows)

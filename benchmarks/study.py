@@ -1,14 +1,80 @@
-"""What the studies of the methods share: rows that are kept as soon as they are there, and the heading of a table."""
+"""What the studies share: options, a detector for small images, training that keeps nothing, rows that are kept as soon
+as they are there, and the cells of a table.
+"""
 
 from __future__ import annotations
 
 import json
-from argparse import Namespace
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import nn
+
+from boxcycle.engine.config import FitConfig
+from boxcycle.engine.fit import MakeBatches, fit
 from boxcycle.engine.records import environment
+from boxcycle.evaluation.paired import paired_difference
+from boxcycle.models.config import DetectorConfig
+from boxcycle.models.two_stage import RegionConfig
+
+SMALL = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))  # of 256 pixels
+
+
+def study_parser(description: str | None, data: Iterable[str], *, seeds: int, out: str) -> ArgumentParser:
+    """The options that every study has: what to do, on which data, for which seeds, and where the results are."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("data", choices=list(data))
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    return parser
+
+
+def add_numbers(parser: ArgumentParser, names: Iterable[str]) -> None:
+    """An option for each of these numbers of a setting."""
+    for name in names:
+        kind = float if name == "lr" else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting's own")
+
+
+def given(options: Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of these options that were given."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def seeds_of(options: Namespace) -> range:
+    """The seeds to run."""
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def train_unkept(model: nn.Module, batches: MakeBatches, config: FitConfig) -> float:
+    """Train a model in place by boxcycle's own loop; returns the seconds of processor time. No file is left."""
+    begun = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(model, batches, config, Path(folder))
+    return time.process_time() - begun
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several values, standard deviation."""
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def difference(new: Mapping[int, float], old: Mapping[int, float]) -> str:
+    """``new`` minus ``old``, figures by seed, over the seeds that both have; an interval takes two of them."""
+    seeds = sorted(new.keys() & old.keys())
+    if len(seeds) < 2:
+        return f"{new[seeds[0]] - old[seeds[0]]:+.1f} (1 pair)" if seeds else ""
+    return str(paired_difference([new[seed] for seed in seeds], [old[seed] for seed in seeds]))
 
 
 class Rows(list[dict[str, Any]]):

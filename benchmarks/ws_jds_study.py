@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boxcycle.data.config import DataConfig
 from boxcycle.data.index import Index
-from boxcycle.data.loader import make_loader
 from boxcycle.data.proposals import ProposalConfig, open_proposals
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
@@ -35,26 +33,21 @@ from boxcycle.data.splits import budget
 from boxcycle.data.tags import without_boxes
 from boxcycle.data.transforms import ResizeConfig
 from boxcycle.engine.config import FitConfig
-from boxcycle.engine.fit import fit
 from boxcycle.evaluation.best_boxes import best_box_places
 from boxcycle.evaluation.coco import coco_metrics
 from boxcycle.evaluation.corloc import corloc
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import Prediction, predict_dataset
 from boxcycle.evaluation.segmentation import has_masks, segmentation_metrics
-from boxcycle.methods.experiment import dataset_for
+from boxcycle.methods.experiment import batches_of, dataset_for
 from boxcycle.methods.label import with_boxes
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
-from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
-from boxcycle.models.two_stage import RegionConfig
-from boxcycle.types import Target
-from study import Rows
+from study import SMALL, Rows, add_numbers, difference, given, seeds_of, spread, study_parser, train_unkept
+from study_data import open_voc20
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
 FIGURES = ("CorLoc", "AP50", "mIoU", "retrained")
 
 
@@ -97,10 +90,7 @@ def open_data(name: str, folder: Path) -> tuple[Index, Index, Index]:
         config = SceneConfig(size=192)
         path = make_scenes(folder / name, config, {"train": 400, "val": 100, "test": 200})
         return tuple(read_split(path, split) for split in ("train", "val", "test"))  # type: ignore[return-value]
-    lines = (REAL / "coco-mini" / "classes_voc20.txt").read_text(encoding="utf-8").splitlines()
-    kept = [line.strip() for line in lines if line.strip()]
-    train, val = (read_split(REAL / "coco-mini", f"voc20_{split}", keep_classes=kept) for split in ("train", "val"))
-    return train, val, val  # it has no third split: settings are those found on scenes
+    return open_voc20()
 
 
 def build_model(arm: str, num_classes: int, setting: Setting, folder: Path, seed: int) -> WeakDetector:
@@ -125,14 +115,7 @@ def train(model: nn.Module, index: Index, setting: Setting, steps: int, seed: in
     """Train a model in place; returns the seconds of processor time it took."""
     dataset = dataset_for(model, index, data_config(setting), train=True)
     config = FitConfig(steps=steps, lr=setting.lr, threads=threads, workers=0, seed=seed, log_every=steps, save_every=0)
-
-    def batches(start: int, *_: int) -> Iterable[tuple[list[Tensor], list[Target]]]:
-        return make_loader(dataset, batch_size=4, steps=steps, seed=seed, start_step=start)
-
-    begun = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, batches, config, Path(folder))
-    return time.process_time() - begun
+    return train_unkept(model, partial(batches_of, dataset, config), config)
 
 
 def judge(
@@ -154,8 +137,7 @@ def retrain(
 ) -> float:
     """AP50 of mtl_ssl's detector, which learns from the best box of each tag as if a person had drawn it."""
     torch.manual_seed(seed)
-    small = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))
-    model = MultiTaskDetector(build_detector(learnt.num_classes, small), TaskConfig())
+    model = MultiTaskDetector(build_detector(learnt.num_classes, SMALL), TaskConfig())
     train(model, with_boxes(learnt, found, min_score=0.5), setting, setting.retrained, seed, threads)
     predictions = predict_dataset(model, dataset_for(model, judged, data_config(setting)))
     return coco_metrics(judged, predictions).summary["AP50"]
@@ -207,19 +189,21 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         cells = [arm, str(len(mine))]
         for name in FIGURES:
             values = [row["figures"][name] for row in mine.values() if name in row["figures"]]
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
+            cells.append(spread(values) if values else "")
         for name in ("CorLoc", "AP50"):
-            base = {row["seed"]: row["figures"][name] for row in rows if row["arm"] == "WSDDN"}
-            seeds = sorted(set(mine) & set(base))
-            pairs = [[mine[seed]["figures"][name] for seed in seeds], [base[seed] for seed in seeds]]
-            cells.append(str(paired_difference(*pairs)) if seeds and arm != "WSDDN" else "")
+            own, base = (by_seed(rows, which, name) for which in (arm, "WSDDN"))
+            cells.append(difference(own, base) if arm != "WSDDN" else "")
         cells.append(f"{np.mean([row['seconds'] for row in mine.values()]):.0f}")
         print("| " + " | ".join(cells) + " |")
     for name in ("random proposal", "whole image"):
         values = list({row["seed"]: row["chance"][name] for row in rows}.values())
         if values:
             print(f"| chance: {name} | {len(values)} | {np.mean(values):.1f} | | | | | | |")
+
+
+def by_seed(rows: Sequence[dict[str, Any]], arm: str, name: str) -> dict[int, float]:
+    """A figure of an arm by seed."""
+    return {row["seed"]: row["figures"][name] for row in rows if row["arm"] == arm}
 
 
 def print_places(rows: Sequence[dict[str, Any]]) -> None:
@@ -234,40 +218,27 @@ def print_places(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
-    parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser = study_parser(__doc__, SETTINGS, seeds=5, out="runs/ws-jds-study")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in NUMBERS:
-        parser.add_argument(f"--{name}", type=float if name == "lr" else int, help="instead of the setting's own")
+    add_numbers(parser, NUMBERS)
     for name, example in (("detector", '{"stride": 16}'), ("guidance", '{"threshold": 0.1}')):
         parser.add_argument(f"--{name}", type=json.loads, default={}, help=f"settings of all arms, such as '{example}'")
     parser.add_argument("--smoke", action="store_true", help="every arm for two steps, one seed: does it run?")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/ws-jds-study"))
     options = parser.parse_args()
-    changes = {name: getattr(options, name) for name in NUMBERS if getattr(options, name) is not None}
-    setting = SETTINGS[options.data]
-    setting = replace(
-        setting,
-        detector=setting.detector | options.detector,
-        guidance=setting.guidance | options.guidance,
-        **changes,
-    )
+    setting = replace(SETTINGS[options.data], **given(options, NUMBERS))
+    detector, guidance = setting.detector | options.detector, setting.guidance | options.guidance
+    setting = replace(setting, detector=detector, guidance=guidance)
     if options.smoke:
         setting, options.seeds = replace(setting, images=16, pixels=64, steps=2, retrained=2, judged=6, sampled=16), 1
     rows = Rows(options, setting)
     if options.job == "run":
-        data = open_data(options.data, options.out)
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
+        pool, val, test = open_data(options.data, options.out)
+        for seed in seeds_of(options):
             missing = [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]
-            if not missing:
-                continue
-            for row in run_seed(missing, data[0], data[1 if options.split == "val" else 2], setting, seed, options):
-                rows.keep(row)
+            if missing:
+                judged = val if options.split == "val" else test
+                for row in run_seed(missing, pool, judged, setting, seed, options):
+                    rows.keep(row)
     print(rows.heading())
     print_table(rows)
     print_places(rows)

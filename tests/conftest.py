@@ -25,6 +25,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in an empty folder, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def overfit() -> Callable[..., bool]:
     """A function that trains a detector on a few images, and says whether it then knows them."""
     import torch

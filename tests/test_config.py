@@ -104,7 +104,7 @@ def test_a_list_may_be_written_without_brackets(tmp_path: Path) -> None:
     assert load(file=write(tmp_path, "data: d\nfit: {milestones: 5}")).fit.milestones == (5,)
 
 
-def test_the_later_wins_between_a_section_and_its_keys(tmp_path: Path) -> None:
+def test_the_later_wins_between_a_section_and_its_keys() -> None:
     assert load("data=d", "extra.amount=3", "extra=null").extra is None
     assert load("data=d", "extra=null", "extra.amount=3").extra == Extra(amount=3)
     assert load("data=d", "data.split=val", "data={path: e}").data == Data(path=Path("e"), split="val")

@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 from boxcycle.engine.checkpoint import load_weights, save_weights
 from boxcycle.methods import METHODS
 from boxcycle.types import Detections, Target
+from small_images import rectangles, target
 
 CLASSES = ("cup", "plate", "spoon")
 # settings that only make a method's test faster
@@ -49,33 +50,16 @@ def build(method: str, backbone: str, weights: str = "none") -> nn.Module:
     return module.build(module.Config.model_validate(settings), CLASSES)
 
 
-def target(boxes: list[list[float]], labels: list[int], seed: int) -> Target:
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        image_labels=torch.tensor([float(k in labels) for k in range(1, len(CLASSES) + 1)]),
-        image_id=seed,
-        seed=seed,
-    )
+def tagged(target: Target) -> Target:
+    """The target with its tags and its number, for methods that learn from tags."""
+    present = [float((target["labels"] == k).any()) for k in range(1, len(CLASSES) + 1)]
+    return target | {"image_labels": torch.tensor(present), "image_id": target["seed"]}  # type: ignore[return-value]
 
 
 def samples() -> tuple[list[Tensor], list[Target]]:
-    """Four images of two sizes: objects are bright rectangles, a colour for each class."""
-    generator = torch.Generator().manual_seed(0)
-    placed = [
-        [([6, 8, 34, 40], 1)],
-        [([30, 20, 70, 50], 2), ([4, 4, 24, 20], 3)],
-        [([10, 30, 50, 60], 3)],
-        [([40, 6, 60, 58], 1)],
-    ]
-    images, targets = [], []
-    for number, objects in enumerate(placed):
-        image = torch.rand(3, 64, 64 if number == 0 else 80, generator=generator) * 0.2
-        for (x1, y1, x2, y2), label in objects:
-            image[label - 1, y1:y2, x1:x2] += 0.8
-        images.append(image)
-        targets.append(target([box for box, _ in objects], [label for _, label in objects], seed=number))
-    return images, targets
+    """Four images, with all that any method learns from."""
+    images, targets = rectangles()
+    return images, [tagged(target) for target in targets]
 
 
 @pytest.fixture(params=METHODS)
@@ -83,7 +67,7 @@ def model(request: pytest.FixtureRequest, tiny: str) -> nn.Module:
     return build(request.param, tiny)
 
 
-EMPTY = [target([], [], seed) for seed in range(4)]
+EMPTY = [tagged(target([], [], seed)) for seed in range(4)]
 
 
 @pytest.mark.parametrize("case", ["boxes", "one box", "some empty", "all empty"])

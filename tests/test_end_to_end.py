@@ -8,36 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
-from boxcycle.cli import app
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.engine.checkpoint import load_weights
-from boxcycle.methods import experiment
+from command_line import boxcycle, invoke, stopped_in_step
 
 QUICK = [
     *("data.resize.short=96", "data.resize.long=96", "detector.roi_size=4", "detector.proposals=20"),
     *("detector.regions.sampled=8", "fit.steps=2", "fit.batch_size=2", "fit.workers=0", "fit.device=cpu"),
 ]
 QUICK_TASKS = ["tasks.windows=4", "tasks.refined=4"]
-
-
-def boxcycle(*words: object) -> str:
-    """Run a verb, which must succeed; returns what it says."""
-    result = invoke(*words)
-    assert result.exit_code == 0, f"{words}\n{result.output}"
-    return result.stdout
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
 def refused(*words: object) -> str:
@@ -48,10 +34,7 @@ def refused(*words: object) -> str:
     return sentence
 
 
-@pytest.fixture(autouse=True)
-def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("quiet_place")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +53,7 @@ def check_results(folder: Path, image_ids: Iterable[int], category_ids: Iterable
 
 def the_whole_way(data: Path, pictures: str, amount: str) -> tuple[list[int], list[int]]:
     """Every verb on one data set; returns the ids of the evaluated images and of the categories."""
-    assert json.loads(boxcycle("doctor", f"data={data}", "--json"))["counts"]["error"] == 0
+    assert json.loads(invoke("doctor", f"data={data}", "--json").stdout)["counts"]["error"] == 0
     boxcycle("split", f"data={data}", f"amounts={amount}", "destination=budgets")
     [budget] = Path("budgets").iterdir()
     given = [f"data={data}", f"data.budget={budget}", *QUICK]
@@ -110,19 +93,10 @@ def test_real_data(shared_data: Path, name: str) -> None:
     the_whole_way(shared_data / name, f"{shared_data / name}/JPEGImages/*11.jpg", amount="25%")
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_to_the_same_weights(scenes: Path) -> None:
     settings = [f"data={scenes}", *QUICK, "fit.steps=4", "fit.ema=0.5"]
     boxcycle("train", "supervised", "run=whole", *settings)
-    whole = experiment.make_loader
-
-    def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
-        for number, batch in enumerate(whole(*given, **more)):
-            if number == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    with monkeypatch.context() as context:
-        context.setattr(experiment, "make_loader", stopping_loader)
+    with stopped_in_step(3):
         stopped = invoke("train", "supervised", "run=parts", *settings)
     assert stopped.exit_code == 128 + signal.SIGTERM
     assert "stopped after step 3, which is saved in parts; to go on: resume=true" in stopped.stderr
@@ -209,7 +183,7 @@ def test_a_full_disk_ends_in_one_sentence(scenes: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_run_and_one_keeps_its_folder(scenes: Path, tmp_path: Path) -> None:
+def test_two_processes_share_a_run_and_one_keeps_its_folder(scenes: Path) -> None:
     """The run before it is thrown away once, by one of them."""
     Path("run/checkpoints").mkdir(parents=True)
     Path("run/checkpoints/old").touch()

@@ -7,12 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from boxcycle.cli import app
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.methods.finished import read_finished
+from command_line import boxcycle
 
 PAGE = Path(__file__).parents[1] / "docs" / "ladder.md"
 ELSEWHERE = ("boxcycle demo", "boxcycle annotate")  # tests/methods/test_demo.py, tests/annotate/test_run.py
@@ -48,15 +46,13 @@ def small(command: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
+@pytest.mark.usefixtures("quiet_place", "tiny")
+def test_the_commands_of_the_page_run() -> None:
     pytest.importorskip("cv2", reason="needs the extra proposals")
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
     make_scenes(Path("my_data"), SceneConfig(size=64), {"train": 30, "val": 3})
     for command in commands():
         if not command.startswith(ELSEWHERE):
-            done = CliRunner().invoke(app, small(command), catch_exceptions=False)
-            assert done.exit_code == 0, f"{command}\n{done.output}"
+            boxcycle(*small(command))
     from_tags, asked, every = (read_finished(Path("runs", name)).sources() for name in ("from-tags", "asked", "all"))
     assert [source.tags for source in from_tags] == [True]
     assert len(asked) == 2, "the tags, and the boxes of the budget"

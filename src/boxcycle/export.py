@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from boxcycle import __version__
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.transforms import ResizeConfig
+from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.types import Detections
 
 OPSET = 17  # RoiAlign measures from cell centres from opset 16 on, as ours does
@@ -108,17 +108,15 @@ def write_onnx(
     Raises ``ValueError``, and leaves no file, if they disagree, or the place or the installation is not as it must be.
     """
     _check_place(path)
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        _trace(beside, detector, images[0])
-        _add_metadata(beside, {"class_names": json.dumps(list(class_names)), "version": __version__, **(details or {})})
-        agreement = compare(beside, detector, images)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return agreement
+    found: list[Agreement] = []
+
+    def write(file: Path) -> None:
+        _trace(file, detector, images[0])
+        _add_metadata(file, {"class_names": json.dumps(list(class_names)), "version": __version__, **(details or {})})
+        found.append(compare(file, detector, images))
+
+    write_atomically(path, write)
+    return found[0]
 
 
 def compare(path: Path, detector: nn.Module, images: Sequence[Tensor]) -> Agreement:

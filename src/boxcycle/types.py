@@ -7,10 +7,8 @@ Shape letters, used in every docstring of the package:
     K  foreground classes       C  channels                         H, W  height and width
 
 Boxes are ``xyxy``, absolute pixels, float32, half-open continuous coordinates (a box from 0 to 10 is 10 pixels wide).
-Docstrings name
-their frame: *original* (the image file), or *image* (the tensor that the model is given, after resizing and
-augmentation). Image sizes
-are ``(height, width)``. Labels are 1..K; 0 is background.
+Docstrings name their frame: *original* (the image file), or *image* (the tensor that the model is given, after resizing
+and augmentation). Image sizes are ``(height, width)``. Labels are 1..K; 0 is background.
 """
 
 from __future__ import annotations
@@ -22,72 +20,51 @@ if TYPE_CHECKING:
 
 
 class _RequiredTarget(TypedDict):
-    boxes: Tensor
-    labels: Tensor
+    boxes: Tensor  # [N, 4] float, xyxy
+    labels: Tensor  # [N] int64 in 1..K; 0 only for an ignore region of unknown class
 
 
 class Target(_RequiredTarget, total=False):
-    """What is known about one image: torchvision's target dict and what few labels need beside it.
+    """What is known about one image: torchvision's target dict and what few labels need beside it; image frame.
 
-    Required: ``boxes`` [N, 4] xyxy, image frame; ``labels`` [N] int64 in 1..K (0 only for an ignore region of unknown
-    class).
-
-    Optional: ``image_id`` int; ``area`` [N] float32; ``iscrowd`` [N] bool: an ignore region, which teaches neither
-    object nor
-    background; ``difficult`` [N] bool (VOC: learnt from, left out of the score); ``masks`` [N, H, W] bool;
-    ``image_labels`` [K] float32:
-    the image's tags (1 present, 0 absent); ``source`` [N] int64: 0 human, 1 mined, 2 prior; ``weight`` [N] float32:
-    multiplies the losses
-    of the box; ``annotated`` bool: False means that nobody looked, which is not the same as an image without objects;
-    ``original_size`` (height, width) of the image file; ``proposals`` [P, 4] xyxy, image frame:
-    regions for detectors that do not propose themselves; ``seed`` int: seeds every random draw of the losses of this
-    image, so that a step
-    does not depend on how images are spread over batches, workers and processes.
+    ``boxes`` and ``labels`` are required, all else may be absent.
     """
 
     image_id: int
-    area: Tensor
-    iscrowd: Tensor
-    difficult: Tensor
-    masks: Tensor
-    image_labels: Tensor
-    source: Tensor
-    weight: Tensor
-    annotated: bool
-    original_size: tuple[int, int]
-    proposals: Tensor
-    seed: int
+    area: Tensor  # [N] float32
+    iscrowd: Tensor  # [N] bool: an ignore region, which teaches neither object nor background
+    difficult: Tensor  # [N] bool, VOC: learnt from, left out of the score
+    masks: Tensor  # [N, H, W] bool
+    image_labels: Tensor  # [K] float32, the image's tags: 1 present, 0 absent
+    source: Tensor  # [N] int64: 0 human, 1 mined, 2 prior
+    weight: Tensor  # [N] float32: multiplies the losses of the box
+    annotated: bool  # False: nobody looked, which is not the same as an image without objects
+    original_size: tuple[int, int]  # (height, width) of the image file
+    proposals: Tensor  # [P, 4] xyxy: regions for detectors that do not propose themselves
+    seed: int  # of all random draws of the image's losses: a step does not depend on batches, workers, processes
 
 
 class Detections(TypedDict):
-    """What a detector found in one image, best score first.
+    """What a detector found in one image, best score first; image frame from a model, original frame in predictions."""
 
-    ``boxes`` [D, 4] xyxy (image frame from a model, original frame in predictions), ``labels`` [D] int64 in 1..K,
-    ``scores`` [D] in
-    [0, 1], ``probs`` [D, K+1]: the whole class distribution of each detection, background first.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    probs: Tensor
+    boxes: Tensor  # [D, 4] xyxy
+    labels: Tensor  # [D] int64 in 1..K
+    scores: Tensor  # [D] in [0, 1]
+    probs: Tensor  # [D, K+1]: the whole class distribution of each detection, background first
 
 
 class ImageList(NamedTuple):
-    """A padded batch: ``tensors`` [B, 3, H, W], normalised, zero where padded at the right and bottom; ``sizes``:
-    each image's own (height, width).
-    """
+    """A batch of images of several sizes, padded at the right and bottom."""
 
-    tensors: Tensor
-    sizes: list[tuple[int, int]]
+    tensors: Tensor  # [B, 3, H, W], normalised, zero where padded
+    sizes: list[tuple[int, int]]  # each image's own (height, width)
 
 
 def check_target(target: Target, image_size: tuple[int, int], num_classes: int) -> None:
     """Raise ``ValueError`` with one sentence (image, box, expected, found) if a target cannot be learnt from.
 
     torchvision's detectors accept xywh passed as xyxy, boxes outside the image, and end in an IndexError on a label
-    above K; all three are
-    refused here, before a loss is computed.
+    above K; all three are refused here, before a loss is computed.
     """
     import torch
 

@@ -48,11 +48,11 @@ def export(folder: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def taken(content: Any, survey: Survey, index: Index, folder: Path) -> dict[str, list[Event]]:
+def taken(content: Any, survey: Survey, folder: Path) -> dict[str, list[Event]]:
     """The events that a file gives, by question."""
     file = folder / "export.json"
     file.write_text(json.dumps(content))
-    take_in(file, survey, index)
+    take_in(file, survey)
     found: dict[str, list[Event]] = {}
     for event in survey.log.events():
         found.setdefault(event.question, []).append(event)
@@ -62,10 +62,7 @@ def taken(content: Any, survey: Survey, index: Index, folder: Path) -> dict[str,
 def test_boxes_come_back_within_a_hundredth_of_a_pixel(survey: Survey, index: Index, tmp_path: Path) -> None:
     hand_out(tmp_path / "out", survey, index, PREFIX)
     coco = json.loads((tmp_path / "out" / COCO).read_text())
-    for returned in (
-        read_export(export(tmp_path / "out"), tmp_path),
-        read_coco(coco, index, tmp_path),
-    ):
+    for returned in (read_export(export(tmp_path / "out"), tmp_path), read_coco(coco, tmp_path)):
         regions = {region.question: region for its in returned for region in its.regions}
         assert set(regions) == set(survey.questions) - {"whole"}
         for id, region in regions.items():
@@ -102,7 +99,7 @@ def test_what_comes_back_is_an_answer(survey: Survey, index: Index, tmp_path: Pa
     first.append({"type": "choices", "value": {"choices": ["every object has a box"]}})
     gone = tasks[1]["annotations"][0]["result"].pop()["id"]
     tasks[2]["annotations"][0]["was_cancelled"] = True
-    found = taken(tasks, survey, index, tmp_path)
+    found = taken(tasks, survey, tmp_path)
     assert [event.action for event in found[asked[0]]] == ["accept", "draw", "finish"]
     assert [event.action for event in found[asked[1]]] == ["relabel"]
     assert [event.action for event in found[asked[2]]] == ["adjust"]
@@ -114,7 +111,7 @@ def test_what_comes_back_is_an_answer(survey: Survey, index: Index, tmp_path: Pa
     assert not set(found) & {question.id for question in survey.questions.values() if question.image_id == 3}
     assert {event.annotator for events in found.values() for event in events} == {"label-studio-3"}
     assert sum(event.seconds for event in found[asked[0]]) + found[asked[1]][0].seconds < 6.01
-    assert taken(tasks, survey, index, tmp_path) == found  # twice changes nothing
+    assert taken(tasks, survey, tmp_path) == found  # twice changes nothing
 
 
 def test_coco_comes_back(survey: Survey, index: Index, tmp_path: Path) -> None:
@@ -124,7 +121,7 @@ def test_coco_comes_back(survey: Survey, index: Index, tmp_path: Path) -> None:
     assert coco["annotations"][0]["attributes"]["qid"] == "q0"
     coco["annotations"][0]["bbox"][2] += 3
     dropped = coco["annotations"].pop(1)["attributes"]["qid"]
-    found = taken(coco, survey, index, tmp_path)
+    found = taken(coco, survey, tmp_path)
     assert [event.action for event in found["q0"]] == ["adjust"]
     assert [event.action for event in found[dropped]] == ["reject"]
     assert [event.action for event in found["q2"]] == ["accept"]
@@ -157,9 +154,9 @@ def test_names_are_escaped_in_the_configuration(tmp_path: Path) -> None:
         ([{"data": {"image_id": 77}, "annotations": [{"result": []}]}], "image 77, about which nothing was asked"),
     ],
 )
-def test_other_files_are_refused(survey: Survey, index: Index, tmp_path: Path, content: Any, sentence: str) -> None:
+def test_other_files_are_refused(survey: Survey, tmp_path: Path, content: Any, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
-        taken(content, survey, index, tmp_path)
+        taken(content, survey, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -177,5 +174,5 @@ def test_a_box_that_cannot_be_stores_nothing(
     tasks = export(tmp_path / "out")
     tasks[1]["annotations"][0]["result"][0]["value"] |= change
     with pytest.raises(DataError, match=sentence):
-        taken(tasks, survey, index, tmp_path)
+        taken(tasks, survey, tmp_path)
     assert survey.log.events() == []

@@ -190,11 +190,8 @@ def test_an_image_is_finished(serve: Serve, open_page: Any) -> None:
     shows(page, len(same))
 
 
-def test_a_question_about_a_whole_image(serve: Serve, open_page: Any, browser: Any) -> None:
-    served = serve()
-    name = served.survey.questions["q0"].file_name
-    served.survey.questions.clear()
-    served.survey.questions["w"] = Question(id="w", image_id=1, file_name=name)
+def test_a_question_about_a_whole_image(serve: Serve, index: Any, browser: Any) -> None:
+    served = serve([Question(id="w", image_id=int(index.image_ids[0]), file_name=index.file_names[0])])
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{served.port}/token-of-anna/")
     playwright.expect(page.locator("#question")).to_have_text("Draw every object that has no box yet")
@@ -261,6 +258,21 @@ def test_a_key_in_between_does_not_answer_the_question_before_again(serve: Serve
     playwright.expect(page.locator("#saved")).to_have_text("✓ Saved")
     questions = [event.question for event in served.log.events()]
     assert len(questions) == len(set(questions)) >= 3
+
+
+def test_a_late_reply_does_not_count_backwards(serve: Serve, open_page: Any) -> None:
+    served, held = serve(), []
+    page = open_page(served)
+    page.route("**/next*", lambda route: held.append((route, route.fetch())))
+    for number in range(3):
+        page.keyboard.press("Enter")
+        shows(page, number + 1)
+    saved(page, served, 3)
+    route, counted_before = held[0]  # asked for when the third question was shown
+    with page.expect_response("**/next*"):
+        route.fulfill(response=counted_before)
+    page.wait_for_timeout(200)  # milliseconds; nothing is to happen
+    shows(page, 3)
 
 
 def test_zoom(serve: Serve, open_page: Any) -> None:

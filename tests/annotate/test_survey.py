@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from boxcycle.annotate.survey import LEASE, Given, Survey
-from boxcycle.data.answer_log import LOG, AnswerLog
+from boxcycle.data.answer_log import LOG, AnswerLog, Event, standing
 from boxcycle.data.questions import Answer, Question
 
 Make = Callable[..., Survey]
@@ -114,6 +116,74 @@ def test_answers_outlive_the_process(make: Make) -> None:
     assert again.pace("anna") == 3
     assert again.pace("ben") is None
     assert again.boxes_of(1, besides="anna") == [("cup", (0, 0, 5, 5))]
+
+
+class Untouched(dict[str, Question]):
+    """Questions that may be looked up one by one, and not all."""
+
+    def refuse(self) -> Any:
+        raise AssertionError("all questions were looked at")
+
+    __iter__ = keys = values = items = refuse
+
+
+def test_what_is_left_is_told_without_a_look_at_all_questions(make: Make) -> None:
+    survey = make(overlap=2)
+    survey.questions = Untouched(survey.questions)
+    assert ids(survey.offered("anna", 2)) == ["a", "b"]
+    give(survey, "1", "accept", "a")
+    assert survey.left("anna") == 3
+    assert survey.left("ben") == 4
+    assert ids(survey.offered("ben", 9)) == ["a", "b", "c", "d"]
+    assert survey.left("cleo") == 2  # a and b are before two people, or answered by one and before the other
+
+
+def slowly_open(
+    survey: Survey, events: list[Event], question: Question, annotator: str, leased: dict[tuple[str, str], float]
+) -> bool:
+    """The definition, from all events: not finished, not judged by this one, and votes missing for all who have it.
+
+    ``leased``: when the lease of each question and annotator ends.
+    """
+    counted = standing(event for event in events if event.image_id == question.image_id)
+    verdicts = [its for its in counted if its.question == question.id and its.action not in ("draw", "finish")]
+    if any(its.action == "finish" for its in counted) or annotator in {its.annotator for its in verdicts}:
+        return False
+    votes = Counter(its.label for its in verdicts if its.action != "skip")
+    tied = len(votes) > 1 and len(set(dict(votes.most_common(2)).values())) == 1
+    missing = max(survey.overlap - votes.total(), int(tied))
+    others = sum(end > survey.clock() for (id, name), end in leased.items() if id == question.id and name != annotator)
+    return missing > others
+
+
+@pytest.mark.parametrize("overlap", [1, 2, 3])
+def test_what_is_open_follows_its_definition_whatever_people_do(make: Make, overlap: int) -> None:
+    clock, draw = Clock(), random.Random(overlap)
+    survey, people = make(overlap=overlap, clock=clock), ("anna", "ben", "cleo", "dora")
+    leased: dict[tuple[str, str], float] = {}
+    given: list[tuple[str, str, str]] = []  # id, annotator, question
+    for number in range(100):
+        clock.now += draw.choice([1, 1, 1, LEASE / 2])
+        who, action = draw.choice(people), draw.choice(["accept", "reject", "skip", "finish", "undo", "offer", "offer"])
+        question = draw.choice(["a", "b", "c"])
+        mine = [(id, asked) for id, name, asked in given if name == who]
+        if action == "offer":
+            chosen = survey.offered(who, draw.randint(1, 3))
+            assert all(slowly_open(survey, survey.log.events(), its, who, leased) for its in chosen)
+            leased |= {(its.id, who): clock() + LEASE for its in chosen}
+        elif action == "undo" and mine:
+            id, asked = draw.choice(mine)
+            give(survey, f"undo-{number}", "undo", asked, who, undoes=id)
+            leased[asked, who] = clock() + LEASE
+        elif action != "undo":
+            give(survey, f"{number}", action, question, who)
+            given.append((f"{number}", who, question))
+            leased.pop((question, who), None)
+        events = survey.log.events()
+        for name in people:
+            slow = [its.id for its in survey.questions.values() if slowly_open(survey, events, its, name, leased)]
+            assert [id for id in survey.questions if survey.is_open(survey.questions[id], name)] == slow
+            assert survey.left(name) == len(slow)
 
 
 def test_what_is_stored_is_what_the_question_says(make: Make) -> None:

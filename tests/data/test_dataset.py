@@ -15,7 +15,7 @@ from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset, SampleKey, read_image
 from boxcycle.data.index import Index, Strings
 from boxcycle.data.read import read_split
-from boxcycle.data.transforms import PRESETS, ResizeConfig, Transform, make_transform
+from boxcycle.data.transforms import ResizeConfig, Transform, make_transform
 from boxcycle.types import check_target
 
 BOXES = [[(1, 2, 20, 30, 1), (5, 5, 25, 25, 3)], [], [(0, 0, 60, 40, 2)]]
@@ -221,7 +221,7 @@ def test_names_beyond_ascii(make_index: Callable[..., Index], tmp_path: Path) ->
 def test_real_sets_give_valid_targets(shared_data: Path, name: str, masks: bool) -> None:
     """Every sample passes the check of targets; masks lie in their boxes (rounded by a pixel), also when mirrored."""
     index = read_split(shared_data / name, "train")
-    dataset = DetectionDataset(index, make_transform(PRESETS["tiny"], train=True), masks=masks)
+    dataset = DetectionDataset(index, make_transform(ResizeConfig.model_validate("tiny"), train=True), masks=masks)
     for image_number in range(0, len(dataset), 4):
         image, target = dataset[image_number]
         check_target(target, (image.shape[1], image.shape[2]), index.num_classes)

@@ -76,7 +76,7 @@ def test_splits_may_contain_each_other_by_other_names(tmp_path: Path) -> None:
     assert doctor(voc({"ImageSets/Main/trainval.txt": "a1\nb2\n"})(tmp_path)) == []
 
 
-def test_huge_images_are_told_but_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_images_are_told_but_not_decoded(tmp_path: Path) -> None:
     size = (10_001, 10_000)
     coco({"images.0.width": size[0], "images.0.height": size[1]})(tmp_path)
     Image.new("1", size).save(tmp_path / "images" / "train" / "a.png")

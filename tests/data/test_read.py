@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from boxcycle.data.check import DataError, Finding
-from boxcycle.data.read import detect_format, find_splits, read_split, summary_line
+from boxcycle.data.check import DataError, Finding, count_dropped
+from boxcycle.data.convert import WRITERS, Format
+from boxcycle.data.read import FORMATS, AnyFormat, detect_format, find_splits, read_split
 
 from .small_sets import COCO, DELETE, Builder, coco, differences, put, save_image, tags, voc, yolo
 
@@ -20,6 +22,11 @@ def test_formats_are_recognised(tmp_path: Path, name: str) -> None:
     folder = BUILDERS[name](tmp_path)
     assert detect_format(folder) == name
     assert not differences(read_split(folder, "train"), read_split(folder, "train", format=name))
+
+
+def test_settings_offer_every_format() -> None:
+    assert set(get_args(AnyFormat)) == {"auto", *FORMATS}
+    assert set(get_args(Format)) == {*WRITERS}
 
 
 def test_what_was_looked_for_is_listed(tmp_path: Path) -> None:
@@ -54,11 +61,11 @@ def test_findings_are_handed_over_even_if_reading_fails(tmp_path: Path) -> None:
     assert "box-empty" in {finding.check for finding in findings}
 
 
-def test_the_summary_counts_what_is_used_and_dropped(tmp_path: Path) -> None:
+def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
     findings: list[Finding] = []
     changes = {"annotations.0.bbox": [5, 5, 0, 9], "annotations.1.bbox": DELETE}
     index = read_split(coco(changes)(tmp_path), "train", findings=findings)
-    assert summary_line(index, findings) == "2 images, 1 boxes used, 2 dropped"
+    assert (len(index), len(index.boxes), count_dropped(findings)) == (2, 1, 2)
 
 
 def test_names_with_other_signs(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from boxcycle.data.masks import decode
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import CLASS_NAMES, SceneConfig, boxes_of_masks, draw_scene, make_scenes
-from boxcycle.data.scenes_layout import PLACES, QUAY, THINGS, Item, Layout, lay_out
-from boxcycle.data.scenes_objects import Brush
+from boxcycle.data.scenes_brush import Brush
+from boxcycle.data.scenes_layout import THINGS, Item, Layout, lay_out
+from boxcycle.data.scenes_places import PLACES, QUAY
 from boxcycle.data.scenes_render import Patch, Rendered, draw_patch, draw_weather, seen
 
 SMALL = SceneConfig(size=96)

@@ -12,7 +12,7 @@ from boxcycle.config import load_config
 from boxcycle.data import coco
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
-from boxcycle.data.splits import SplitConfig, budget, holdout, read_budget, run_split, write_budget
+from boxcycle.data.splits import SplitConfig, budget, read_budget, run_split, write_budget
 
 ABOUT = {"source": "photos", "split": "train", "unit": "images", "amount": 0.1, "seed": 0}
 
@@ -124,22 +124,6 @@ def test_only_annotated_images_are_drawn(index: Index) -> None:
 def test_impossible_amounts(index: Index, unit: str, amount: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         budget(index, unit=unit, amount=amount, seed=0)  # type: ignore[arg-type]
-
-
-def test_holdout_divides(index: Index) -> None:
-    train, val = holdout(index, 0.25, seed=0)
-    assert sorted([*train, *val]) == list(range(120))
-    assert len(val) == 30
-    assert classes(index, train) == classes(index, val) == {1, 2, 3}
-    assert holdout(index, 0.25, seed=1)[1].tolist() != val.tolist()
-
-
-def test_holdout_leaves_a_single_image_in_training(make_index: Callable[..., Index]) -> None:
-    index = make_index([[(0, 0, 9, 9, 1)]] * 9 + [[(0, 0, 9, 9, 2)]], files=False)
-    for seed in range(10):
-        assert 9 in holdout(index, 0.5, seed)[0]
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        holdout(index, 1.0, 0)
 
 
 def test_written_budget_reads_back(index: Index, tmp_path: Path) -> None:

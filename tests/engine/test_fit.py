@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 from torch import nn
-from trainee import TinyDetector, evaluate, make_batches, signals_itself, train
+from trainee import LOGGED, TinyDetector, evaluate, make_batches, signals_itself, train
 
 from boxcycle.engine.checkpoint import load_resume, load_weights
 from boxcycle.engine.config import FitConfig
@@ -73,17 +73,7 @@ def test_the_run_folder(tmp_path):
     }  # fmt: skip
     rows = read_metrics(tmp_path / "metrics.csv")
     assert list(rows) == [2, 4, 6, 8]
-    assert rows[2].keys() == {
-        "loss",
-        "loss_boxes",
-        "loss_classes",
-        "present",
-        "grad_norm_detector",
-        "grad_norm_heads",
-        "lr",
-        "images_per_second",
-        "memory_gb",
-    }
+    assert rows[2].keys() == LOGGED
     assert rows[8].keys() - rows[2].keys() == {"AP50", "AP"}
     assert rows[6]["loss"] == pytest.approx(rows[6]["loss_boxes"] + 0.5 * rows[6]["loss_classes"])
     assert rows[6]["lr"] == learning_rate(small(), 5)

@@ -1,7 +1,6 @@
 """Several gloo processes are one process; one of them sees only images without boxes."""
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,15 @@ from trainee import train, train_as_rank
 from boxcycle.engine.checkpoint import load_resume, load_weights
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.metrics import read_metrics
+from ranks import free_port, run_together
 
 CONFIG = FitConfig(steps=3, batch_size=4, lr=0.01, log_every=1, eval_every=2, save_every=1, device="cpu", ema=0.5)
 
 
 def run_two(context, folder: Path, config: FitConfig, **options) -> list[int]:
     """Exit codes of two processes that train together."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    processes = [
-        context.Process(target=train_as_rank, args=(rank, 2, port, folder, config, options)) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    alive = [process.is_alive() for process in processes]
-    for process in processes:
-        process.kill()
-    assert not any(alive), "the processes wait for each other"
-    return [process.exitcode for process in processes]
+    port = free_port()
+    return run_together(context, train_as_rank, [(rank, 2, port, folder, config, options) for rank in (0, 1)])
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "clip": "group"}])

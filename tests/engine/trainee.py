@@ -19,6 +19,11 @@ from boxcycle.engine.checkpoint import save_resume
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.engine.signals import Interrupted
+from ranks import be_rank
+
+# what a row of metrics.csv has of it, beside the figures of an evaluation
+LOGGED = {"loss", "loss_boxes", "loss_classes", "present", "grad_norm_detector", "grad_norm_heads"}
+LOGGED |= {"lr", "images_per_second", "memory_gb"}
 
 
 class TinyDetector(nn.Module):
@@ -118,15 +123,12 @@ def train(
 def train_as_rank(
     rank: int, world_size: int, port: int, folder: Path, config: FitConfig, options: dict[str, Any]
 ) -> None:
-    """One of several gloo processes, told who it is the way ``torchrun`` tells it; a stopped one exits as the CLI does.
+    """One of several gloo processes; a stopped one exits as the CLI does.
 
     ``poison``: the model of the rank that meets this image has a loss that is not finite. ``stop``: (rank, call) to be
     sent SIGTERM. An error goes into a file.
     """
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size)
-    )
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    be_rank(rank, world_size, port)
     torch.manual_seed(1 + rank)  # processes that start from different weights must end with equal ones
     model: nn.Module = TinyDetector(noisy=options.pop("noisy", False), poison=options.pop("poison", None))
     if rank == 0:

@@ -43,13 +43,11 @@ class Detector(nn.Module):
 
 
 def test_boxes_come_back_in_original_pixels_in_the_order_of_the_data_set():
-    progress = []
-    predictions = predict_dataset(Detector(), Images(), batch_size=2, progress=lambda *done: progress.append(done))
+    predictions = predict_dataset(Detector(), Images(), batch_size=2)
     assert [found.image_id for found in predictions] == [100, 101, 102, 103, 104]
     np.testing.assert_allclose(predictions[0].boxes, [[16, 10, 160, 50]])
     assert predictions[2].boxes.shape == (0, 4)
     assert (predictions[0].boxes.dtype, predictions[0].labels.dtype) == (np.float32, np.int64)
-    assert progress == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_model_predicts_in_evaluation_mode_and_is_given_back_as_it_was():
@@ -66,13 +64,6 @@ def test_model_is_given_back_as_it_was_when_it_fails():
     with pytest.raises(ZeroDivisionError):
         predict_dataset(model, Images())
     assert model.training
-
-
-def test_workers_change_nothing():
-    alone, together = (predict_dataset(Detector(), Images(), batch_size=2, workers=count) for count in (0, 2))
-    for one, other in zip(alone, together, strict=True):
-        for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a, b)
 
 
 def test_file_gives_back_what_was_written_bit_for_bit(draw_case, tmp_path):
@@ -103,7 +94,7 @@ def test_file_has_the_ids_of_the_data_set_file(make_index, make_predictions, tmp
     ]
 
 
-def test_pycocotools_reads_the_file(draw_case, tmp_path, capsys):
+def test_pycocotools_reads_the_file(draw_case, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     index, predictions = draw_case(6)
     write_predictions(tmp_path / "predictions.json", index, predictions)

@@ -113,7 +113,7 @@ def test_labels_come_along_with_weights_and_with_pseudo_boxes(copy: Copy, scenes
     assert mined.settings()["ssm.pseudo"] == "labelled by supervised"
 
 
-def test_pretraining_on_images_alone_costs_no_labels(copy: Copy, scenes: Path) -> None:
+def test_pretraining_on_images_alone_costs_no_labels(copy: Copy) -> None:
     """And it needs no figures of its own: where nobody drew a box there is nothing to judge it by."""
     pretrained = copy("pretrained")
     weights = load_weights(pretrained / "checkpoints" / "best.safetensors")
@@ -127,7 +127,7 @@ def test_pretraining_on_images_alone_costs_no_labels(copy: Copy, scenes: Path) -
     assert [source.budget for source in tuned.sources()] == [Path("few.json")]
 
 
-def test_a_labelled_data_set_names_the_run_that_drew_its_boxes(copy: Copy, scenes: Path, tmp_path: Path) -> None:
+def test_a_labelled_data_set_names_the_run_that_drew_its_boxes(copy: Copy, tmp_path: Path) -> None:
     weak = copy("weak")
     label(LabelConfig(run=weak, out=tmp_path / "pseudo", min_score=0.0, device="cpu"))
     taught = read_finished(copy("taught", 1.0, {"data.path": str(tmp_path / "pseudo")}))

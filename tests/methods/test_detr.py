@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from typer.testing import CliRunner
 
-from boxcycle.cli import app
 from boxcycle.engine.checkpoint import load_weights
-from boxcycle.methods import detr, experiment
+from boxcycle.methods import detr
 from boxcycle.models.detr_exchange import write_transformers
+from command_line import boxcycle, stopped_in_step
 
 SMALL = {"levels": 2, "width": 32, "encoder_layers": 1, "decoder_layers": 2, "feed_forward": 32, "queries": 10}
 CLASSES = ("cup", "plate", "spoon")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-
-
-def boxcycle(*words: object, exit_code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == exit_code, result.output
-    return result.output
+pytestmark = pytest.mark.usefixtures("quiet_place")
 
 
 def settings(scenes: Path) -> list[str]:
@@ -60,18 +48,9 @@ def test_train_eval_predict(scenes: Path) -> None:
     assert "giou" in Path("run/metrics.csv").read_text().splitlines()[0]
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_to_the_same_weights(scenes: Path) -> None:
     boxcycle(*settings(scenes), "run=whole", "fit.steps=4")
-    whole = experiment.make_loader
-
-    def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
-        for number, batch in enumerate(whole(*given, **more)):
-            if number == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    with monkeypatch.context() as context:
-        context.setattr(experiment, "make_loader", stopping_loader)
+    with stopped_in_step(3):
         boxcycle(*settings(scenes), "run=parts", "fit.steps=4", exit_code=128 + signal.SIGTERM)
     assert "resuming at step 3" in boxcycle("train", "detr", "config=parts/config.yaml", "resume=true")
     one, other = (load_weights(Path(run, "checkpoints", "last.safetensors")).tensors for run in ("whole", "parts"))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +20,7 @@ from boxcycle.methods import METHODS, experiment
 from boxcycle.methods.experiment import Experiment, TrainConfig, class_difference, load_detector_weights, none_for_nan
 from boxcycle.methods.loading import load
 from boxcycle.models.backbone_calibration import uncalibrated
+from command_line import stopped_in_step
 
 MakeConfig = Callable[..., TrainConfig]
 CLASSES = ("cup", "plate")
@@ -245,21 +243,12 @@ def test_random_weights_get_statistics_that_the_run_keeps(from_nothing: Path) ->
 
 
 def test_a_stopped_run_from_random_weights_goes_on_to_the_same(
-    configure: MakeConfig, from_nothing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: MakeConfig, from_nothing: Path, tmp_path: Path
 ) -> None:
     config = configure(run=tmp_path / "parts", detector=RANDOM, fit={"steps": 4})
-    whole = experiment.make_loader
-
-    def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
-        for number, batch in enumerate(whole(*given, **more)):
-            if number == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    with monkeypatch.context() as context:
-        context.setattr(experiment, "make_loader", stopping_loader)
-        with pytest.raises(Interrupted):
-            METHODS["supervised"].train(config)
+    # the first batch is that of the statistics
+    with stopped_in_step(4), pytest.raises(Interrupted):
+        METHODS["supervised"].train(config)
     METHODS["supervised"].train(config.model_copy(update={"resume": True}))
     one, other = (
         load_weights(run / "checkpoints" / "last.safetensors").tensors for run in (from_nothing, tmp_path / "parts")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +27,7 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
+from ranks import be_rank, free_port, run_together
 
 LOSSES = ("rpn_objectness", "rpn_box", "class", "box", "multi_object", "closeness", "foreground", "refinement")
 
@@ -96,11 +96,8 @@ def train(folder: Path, config: FitConfig, *, empty_half: bool = False, seed: in
 
 
 def train_as_rank(rank: int, port: int, folder: Path, config: FitConfig) -> None:
-    """One of two gloo processes, told who it is the way ``torchrun`` tells it."""
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update(
-        {name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1"
-    )
+    """One of two gloo processes."""
+    be_rank(rank, 2, port)
     train(folder, config, empty_half=True, seed=rank)  # from other weights: the first process's count
     torch.distributed.destroy_process_group()
 
@@ -115,20 +112,10 @@ def processes() -> BaseContext:
 
 def test_two_processes_are_one_though_one_sees_no_box(processes: BaseContext, tmp_path: Path) -> None:
     config = FitConfig(steps=3, batch_size=4, lr=1e-3, log_every=1, device="cpu", clip="group")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    ranks = [processes.Process(target=train_as_rank, args=(rank, port, tmp_path / "two", config)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    train(tmp_path / "one", config, empty_half=True)
-    for process in ranks:
-        process.join(120)
-    hanging = [process.is_alive() for process in ranks]
-    for process in ranks:
-        process.kill()
-    assert not any(hanging), "the processes wait for each other"
-    assert [process.exitcode for process in ranks] == [0, 0]
+    port = free_port()
+    given = [(rank, port, tmp_path / "two", config) for rank in (0, 1)]
+    alone = partial(train, tmp_path / "one", config, empty_half=True)
+    assert run_together(processes, train_as_rank, given, meanwhile=alone) == [0, 0]
     one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     for step in (1, 2, 3):
         for name in ("loss", *LOSSES):

@@ -25,7 +25,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_images_are_found_sorted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_found_sorted(photos: Path) -> None:
     everything = [photos / "a.png", photos / "b.jpg", photos / "more" / "b.jpg"]
     assert find_images(str(photos)) == everything
     assert find_images(str(photos / "b.jpg")) == [photos / "b.jpg"]

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import socket
-from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from boxcycle.engine.checkpoint import load_weights
 from boxcycle.engine.metrics import read_metrics
 from boxcycle.methods import METHODS
 from boxcycle.methods.ssm.mine import MineConfig, run_mine
+from ranks import be_rank, free_port, run_together
 
 DETECTORS: dict[str, dict[str, Any]] = {
     "supervised": {"roi_size": 4, "proposals": 20, "regions": {"sampled": 8}},
@@ -46,11 +44,8 @@ def train(method: str, given: dict[str, Any]) -> None:
 
 
 def train_as_rank(rank: int, port: int, method: str, given: dict[str, Any]) -> None:
-    """One of two gloo processes, told who it is the way ``torchrun`` tells it."""
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update(
-        {name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1"
-    )
+    """One of two gloo processes."""
+    be_rank(rank, 2, port)
     train(method, given)
     torch.distributed.destroy_process_group()
 
@@ -68,29 +63,12 @@ def processes() -> BaseContext:
     return context
 
 
-def run_two(context: BaseContext, job: Callable[..., None], given: list[tuple[Any, ...]]) -> None:
-    """Run a job twice at the same time; both must end well."""
-    started = [context.Process(target=job, args=words) for words in given]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(240)
-    hanging = [process.is_alive() for process in started]
-    for process in started:
-        process.kill()
-    assert not any(hanging), "the processes wait for each other"
-    assert [process.exitcode for process in started] == [0, 0]
-
-
 @pytest.mark.parametrize("method", DETECTORS)
 def test_two_processes_are_one(processes: BaseContext, scenes: Path, tmp_path: Path, method: str) -> None:
     if method == "ws_jds":
         pytest.importorskip("cv2", reason="needs the extra proposals")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    given = settings(method, scenes, tmp_path / "two")
-    run_two(processes, train_as_rank, [(rank, port, method, given) for rank in (0, 1)])
+    port, given = free_port(), settings(method, scenes, tmp_path / "two")
+    assert run_together(processes, train_as_rank, [(rank, port, method, given) for rank in (0, 1)]) == [0, 0]
     train(method, settings(method, scenes, tmp_path / "one"))
     one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     for step in (1, 2):
@@ -111,7 +89,7 @@ def test_shards_mined_at_the_same_time_are_one_pass(
     given |= {"mining": {"min_score": 0.02, "min_side": 4, "targets": 1}, "strategy": {"ask": "random"}}
     mine_shard("0/1", given | {"out": str(tmp_path / "whole")})
     two = given | {"out": str(tmp_path / "two")}
-    run_two(processes, mine_shard, [(f"{number}/2", two) for number in (0, 1)])
+    assert run_together(processes, mine_shard, [(f"{number}/2", two) for number in (0, 1)]) == [0, 0]
     run_mine(MineConfig.model_validate(two | {"shard": "0/2"}))  # both may have missed that the other was done
     for name in ("questions.jsonl", "pseudo.json"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "whole" / name).read_text()

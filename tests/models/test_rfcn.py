@@ -14,6 +14,7 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.models.rfcn import RFCN, keep_cells, votes, votes_by_roi_align
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
+from small_images import EMPTY, IMAGES, TARGETS, image
 
 
 @pytest.fixture
@@ -21,23 +22,6 @@ def detector(tiny: str) -> RFCN:
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, score_threshold=0.0)
     return RFCN(3, DetectorConfig(name="rfcn", backbone=tiny, weights="none", proposals=20, regions=regions))
-
-
-def image(height: int, width: int, seed: int) -> Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def target(boxes: list[list[float]], labels: list[int], seed: int) -> Target:
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        seed=seed,
-    )
-
-
-IMAGES = [image(64, 64, seed) for seed in range(3)]
-TARGETS = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), target([], [], 12), target([[0, 0, 33, 33]], [2], 13)]
-EMPTY = [target([], [], seed) for seed in range(3)]
 
 
 def random_boxes(count: int, seed: int) -> Tensor:

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig, thin
-from boxcycle.types import Target
+from small_images import image, target
 
 
 @pytest.fixture
@@ -16,18 +15,6 @@ def detector(tiny: str) -> FasterRCNN:
     torch.manual_seed(0)
     regions = RegionConfig(sampled=16, score_threshold=0.0)
     return FasterRCNN(3, DetectorConfig(backbone=tiny, weights="none", proposals=20, regions=regions))
-
-
-def image(height: int, width: int, seed: int) -> Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def target(boxes: list[list[float]], labels: list[int], seed: int = 0) -> Target:
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        seed=seed,
-    )
 
 
 IMAGES = [image(64, 90, 1), image(80, 48, 2), image(33, 33, 3)]
@@ -45,9 +32,7 @@ def test_images_are_normalised_and_padded_with_zeros(detector: FasterRCNN) -> No
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(detector: FasterRCNN) -> None:
-    """Which is what makes two processes equal one. The images are of one size: padding reaches into a small one's
-    features.
-    """
+    """So two processes equal one. The images are of one size: padding reaches into a small one's features."""
     images = [image(64, 64, seed) for seed in range(3)]
     targets = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), *TARGETS[1:]]
     together = detector.losses(images, targets)

@@ -93,7 +93,7 @@ def test_pictures_are_files_of_their_own(groups: list[Group], tmp_path: Path) ->
     assert all(name in text for name in ("mtl_ssl", "supervised &lt;1&gt;"))
 
 
-def test_more_groups_than_colours_still_differ(tmp_path: Path) -> None:
+def test_more_groups_than_colours_still_differ() -> None:
     many = [Group(f"group {n}", [measured(0, 10.0 + n, Labels(n + 1))]) for n in range(len(MARKS) + 3)]
     charts = label_charts(many)
     assert all(f"group {n}" in charts["AP50 against boxes given by a person"] for n in range(len(many)))

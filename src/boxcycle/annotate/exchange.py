@@ -17,6 +17,7 @@ from boxcycle.annotate.survey import Given
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
 from boxcycle.data.questions import Box, Question
+from boxcycle.engine.checkpoint import write_text
 
 SAME_BOX = 0.05  # pixels of a side up to which a box counts as left alone: more than rounding, less than a mouse moves
 
@@ -74,10 +75,10 @@ def write_coco(file: Path, questions: Sequence[Question], index: Index) -> None:
     annotations = [_annotation(number, question, category) for number, question in enumerate(boxed, start=1)]
     categories = [{"id": id, "name": name} for name, id in category.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(file, json.dumps(content, indent=1))
 
 
-def read_coco(content: Mapping[str, Any], index: Index, file: Path) -> list[Returned]:
+def read_coco(content: Mapping[str, Any], file: Path) -> list[Returned]:
     """The boxes of a COCO file that was made from the questions, by image. Raises :class:`DataError` if it is none."""
     try:
         names = {int(row["id"]): str(row["name"]) for row in content["categories"]}

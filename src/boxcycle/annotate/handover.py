@@ -24,7 +24,7 @@ def hand_out(folder: Path, survey: Survey, index: Index, prefix: str) -> None:
     print(f"{folder}: {len(questions)} questions about {len(by_image(questions))} images: {TASKS}, {CONFIG}, {COCO}")
 
 
-def take_in(file: Path, survey: Survey, index: Index) -> None:
+def take_in(file: Path, survey: Survey) -> None:
     """Store what a file says about the questions, as answers; the same file twice changes nothing.
 
     Raises :class:`DataError`, and stores nothing, if it is of neither kind or has a box or a class that cannot be.
@@ -35,7 +35,7 @@ def take_in(file: Path, survey: Survey, index: Index) -> None:
         raise DataError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(content, list | dict):
         raise DataError(f"{file} is neither a JSON export of Label Studio nor COCO")
-    returned = read_export(content, file) if isinstance(content, list) else read_coco(content, index, file)
+    returned = read_export(content, file) if isinstance(content, list) else read_coco(content, file)
     asked = by_image(survey.questions.values())
     strange = [its.image_id for its in returned if its.image_id not in asked]
     if strange:

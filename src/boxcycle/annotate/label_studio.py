@@ -15,6 +15,7 @@ from boxcycle.annotate.exchange import Region, Returned, by_image
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
 from boxcycle.data.questions import Box, Question
+from boxcycle.engine.checkpoint import write_text
 
 BOXES, IMAGE, FINISHED = "label", "image", "finished"  # names that tasks and configuration share
 DONE = "every object has a box"
@@ -24,7 +25,7 @@ def write_tasks(file: Path, questions: Sequence[Question], index: Index, prefix:
     """One task for each image; ``prefix`` before its name makes its address, as Label Studio serves local files."""
     sizes = {int(id): size.tolist() for id, size in zip(index.image_ids, index.image_sizes, strict=True)}
     tasks = [_task(its, sizes[image_id], prefix) for image_id, its in by_image(questions).items()]
-    file.write_text(json.dumps(tasks, indent=1), encoding="utf-8")
+    write_text(file, json.dumps(tasks, indent=1))
 
 
 def write_config(file: Path, class_names: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ def write_config(file: Path, class_names: Sequence[str]) -> None:
   </Choices>
 </View>
 """
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
 
 
 def read_export(content: Sequence[Any], file: Path) -> list[Returned]:

@@ -23,8 +23,9 @@ class Pictures:
         self.paths = paths
 
     def whole(self, question: Question) -> tuple[bytes, str]:
-        """The image of a question and its media type: the file as it is, or its pixels anew where a browser might not
-        show them or would turn them.
+        """The image of a question and its media type.
+
+        It is the file as it is, or its pixels anew where a browser might not show them or would turn them.
         """
         path = self.paths[question.image_id]
         with Image.open(path) as image:

@@ -67,7 +67,7 @@ def run_annotate(config: AnnotateConfig) -> None:
         if config.export is not None:
             hand_out(config.export, survey, index, config.prefix)
         elif config.take is not None:
-            take_in(config.take, survey, index)
+            take_in(config.take, survey)
         else:
             serve(config, folder, survey, index)
     finally:

@@ -24,7 +24,7 @@ PAGE = {
     "icon.svg": ("icon.svg", "image/svg+xml"),
 } | {
     name: (name, "text/javascript; charset=utf-8")
-    for name in ("page.js", "stage.js", "outbox.js", "panel.js")
+    for name in ("page.js", "answers.js", "keys.js", "outbox.js", "panel.js", "stage.js")
 }  # fmt: skip
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # pictures of a token's address never change
 
@@ -34,12 +34,14 @@ def make_app(
 ) -> ASGIApp:
     """The application behind its guard; ``tokens``: annotator by token, ``hosts``: Host headers that are ours."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    page = {name: (files(__package__).joinpath("page", file).read_bytes(), kind) for name, (file, kind) in PAGE.items()}
+    _add_questions(app, survey, title)
+    _add_pictures(app, survey, pictures)
+    _add_page(app)
+    return Guard(app, tokens=tokens, hosts=hosts)
 
-    def asked(id: str) -> Question:
-        if id not in survey.questions:
-            raise HTTPException(404, f"there is no question '{id}'")
-        return survey.questions[id]
+
+def _add_questions(app: FastAPI, survey: Survey, title: str) -> None:
+    """Questions go out, answers come in."""
 
     @app.get("/state")
     def state(request: Request) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def make_app(
 
     @app.get("/questions/{id}")
     def question(request: Request, id: str) -> dict[str, Any]:
-        return describe(survey, asked(id), request.state.annotator)
+        return describe(survey, _asked(survey, id), request.state.annotator)
 
     @app.post("/answers")
     def answer(request: Request, given: Given) -> dict[str, Any]:
@@ -66,16 +68,26 @@ def make_app(
             raise HTTPException(422, str(error)) from None
         return {"stored": event.id, "progress": progress(survey, name)}
 
+
+def _add_pictures(app: FastAPI, survey: Survey, pictures: Pictures) -> None:
+    """The images of questions, and the objects that were pasted elsewhere."""
+
     @app.get("/images/{id}")
     def image(id: str) -> Response:
-        content, kind = pictures.whole(asked(id))
+        content, kind = pictures.whole(_asked(survey, id))
         return Response(content, media_type=kind, headers=KEPT)
 
     @app.get("/pastes/{id}/{number}")
     def paste(id: str, number: int) -> Response:
-        if not 0 <= number < len(asked(id).pastes):
+        asked = _asked(survey, id)
+        if not 0 <= number < len(asked.pastes):
             raise HTTPException(404, f"question '{id}' has no paste {number}")
-        return Response(pictures.paste(asked(id), number), media_type="image/jpeg", headers=KEPT)
+        return Response(pictures.paste(asked, number), media_type="image/jpeg", headers=KEPT)
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page and its parts, read once; asked for last, since any name would match."""
+    page = {name: (files(__package__).joinpath("page", file).read_bytes(), kind) for name, (file, kind) in PAGE.items()}
 
     @app.get("/{name}")
     def part_of_page(name: str) -> Response:
@@ -84,7 +96,12 @@ def make_app(
         return Response(page[name][0], media_type=page[name][1])
 
     app.add_api_route("/", lambda: part_of_page(""), response_class=Response)
-    return Guard(app, tokens=tokens, hosts=hosts)
+
+
+def _asked(survey: Survey, id: str) -> Question:
+    if id not in survey.questions:
+        raise HTTPException(404, f"there is no question '{id}'")
+    return survey.questions[id]
 
 
 def progress(survey: Survey, annotator: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
 from statistics import median
 from typing import Literal
 
@@ -39,7 +40,8 @@ class Survey:
 
     ``overlap`` people are asked each question, and one more where they disagree evenly. ``sizes`` has the (height,
     width) of each image, ``known`` what was answered in earlier rounds. A lease is lost with the process, an answer
-    never: it is in ``log`` before :meth:`record` returns.
+    never: it is in ``log`` before :meth:`record` returns. What an answer changes is noted when it comes, for the
+    questions about its image alone, so that asking what is left costs little however many questions there are.
     """
 
     def __init__(
@@ -60,10 +62,18 @@ class Survey:
         for answer in known:
             self.known[answer.image_id].append(answer)
         self._lock = threading.RLock()
-        self._leases: dict[str, dict[str, float]] = defaultdict(dict)  # question -> annotator -> when it ends
+        self._leases: dict[tuple[str, str], float] = {}  # (question, annotator) -> when it ends
         self._events: dict[str, Event] = {}
         self._of_image: dict[int, list[Event]] = defaultdict(list)
         self._counted: dict[int, list[Event]] = defaultdict(list)
+        self._seconds: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))  # by annotator
+        self._place = {id: place for place, id in enumerate(self.questions)}
+        self._about: dict[int, list[Question]] = defaultdict(list)  # an image
+        self._missing: dict[str, int] = {}  # votes that an open question still needs
+        self._judged: dict[str, set[str]] = defaultdict(set)  # questions that an annotator has answered
+        for question in self.questions.values():
+            self._about[question.image_id].append(question)
+            self._settle(question)
         for event in log.events():
             self._count(event)
 
@@ -80,9 +90,9 @@ class Survey:
             if known is None and self.log.append(event):
                 self._count(event)
             if event.action == "undo":  # it is shown again, and nobody else should get it meanwhile
-                self._leases[event.question][annotator] = self.clock() + LEASE
+                self._leases[event.question, annotator] = self.clock() + LEASE
             elif event.action != "draw":
-                self._leases[event.question].pop(annotator, None)
+                self._leases.pop((event.question, annotator), None)
         return event
 
     def check(self, annotator: str, given: Given) -> None:
@@ -94,29 +104,17 @@ class Survey:
     def offered(self, annotator: str, count: int) -> list[Question]:
         """The next questions of an annotator, at most ``count``, leased: rather those that are leased already."""
         with self._lock:
-            now = self.clock()
-            held = [q for q in self.questions.values() if self._leases[q.id].get(annotator, 0) > now]
-            chosen: set[str] = set()
-            for question in [*held, *self.questions.values()]:
-                if len(chosen) < count and self.is_open(question, annotator):
-                    self._leases[question.id][annotator] = now + LEASE
-                    chosen.add(question.id)
-            return [question for question in self.questions.values() if question.id in chosen]
+            free = self._open_to(annotator)
+            held = free & {id for id, name in self._leases if name == annotator}
+            chosen = nsmallest(count, held, key=self._place.__getitem__)
+            chosen += nsmallest(count - len(chosen), free - held, key=self._place.__getitem__)
+            self._leases |= dict.fromkeys(((id, annotator) for id in chosen), self.clock() + LEASE)
+            return [self.questions[id] for id in sorted(chosen, key=self._place.__getitem__)]
 
     def is_open(self, question: Question, annotator: str | None = None) -> bool:
         """Whether the question is still to be answered: at all, or by this annotator and not by somebody else now."""
-        verdicts, finished = self._verdicts(question), self._finished(question.image_id)
-        if finished or (annotator is not None and any(event.annotator == annotator for event in verdicts)):
-            return False
-        votes = Counter(event.label for event in verdicts if event.action != "skip")
-        missing = self.overlap - votes.total()
-        if missing <= 0:
-            best = votes.most_common(2)
-            missing = int(len(best) == 2 and best[0][1] == best[1][1])
-        if annotator is None or missing <= 0:
-            return missing > 0
-        others = [end for name, end in self._leases[question.id].items() if name != annotator]
-        return sum(end > self.clock() for end in others) < missing
+        with self._lock:
+            return question.id in (self._missing if annotator is None else self._open_to(annotator))
 
     def events_of(self, annotator: str) -> list[Event]:
         """What an annotator did and did not take back, in the order of the log."""
@@ -127,14 +125,12 @@ class Survey:
     def pace(self, annotator: str) -> float | None:
         """Seconds that an annotator's latest answers took, their median; None before the first."""
         with self._lock:
-            mine = [event.seconds for event in self._events.values() if event.annotator == annotator]
-        timed = [seconds for seconds in mine if seconds > 0]
-        return median(timed[-REMEMBERED:]) if timed else None
+            return median(self._seconds[annotator]) if self._seconds[annotator] else None
 
     def left(self, annotator: str) -> int:
         """How many questions an annotator could still be asked, those left out that others have before them now."""
         with self._lock:
-            return sum(self.is_open(question, annotator) for question in self.questions.values())
+            return len(self._open_to(annotator))
 
     def boxes_of(self, image_id: int, besides: str) -> list[tuple[str, Box]]:
         """Classes and boxes that people said are in an image, in earlier rounds and in this one, without one's own."""
@@ -143,17 +139,44 @@ class Survey:
             given: list[Answer | Event] = [*self.known[image_id], *now]
             return [(each.label, each.box) for each in given if each.label and each.box is not None]
 
+    def _open_to(self, annotator: str) -> set[str]:
+        """The questions that an annotator could be asked now; leases that have ended are forgotten."""
+        now = self.clock()
+        self._leases = {lease: end for lease, end in self._leases.items() if end > now}
+        others = Counter(id for id, name in self._leases if name != annotator)
+        taken = {id for id, count in others.items() if count >= self._missing.get(id, 0)}
+        return self._missing.keys() - self._judged[annotator] - taken
+
     def _count(self, event: Event) -> None:
+        """Note what an event says of its image: who has answered which question, and what is still open."""
         self._events[event.id] = event
+        if event.seconds > 0:
+            self._seconds[event.annotator].append(event.seconds)
         self._of_image[event.image_id].append(event)
         self._counted[event.image_id] = standing(self._of_image[event.image_id])
+        for question in self._about[event.image_id]:
+            self._settle(question)
 
-    def _verdicts(self, question: Question) -> list[Event]:
-        events = self._counted[question.image_id]
-        return [event for event in events if event.question == question.id and event.action not in ("draw", "finish")]
+    def _settle(self, question: Question) -> None:
+        """Note who has answered a question, and how many votes it still needs: none where its image is finished."""
+        counted = self._counted[question.image_id]
+        verdicts = [its for its in counted if its.question == question.id and its.action not in ("draw", "finish")]
+        judges = {event.annotator for event in verdicts}
+        for annotator in judges | self._judged.keys():
+            (self._judged[annotator].add if annotator in judges else self._judged[annotator].discard)(question.id)
+        missing = 0 if any(its.action == "finish" for its in counted) else self._votes_missing(verdicts)
+        if missing:
+            self._missing[question.id] = missing
+        else:
+            self._missing.pop(question.id, None)
 
-    def _finished(self, image_id: int) -> bool:
-        return any(event.action == "finish" for event in self._counted[image_id])
+    def _votes_missing(self, verdicts: Sequence[Event]) -> int:
+        """How many more people are to judge: as many as were wanted, and one where those who did disagree evenly."""
+        votes = Counter(event.label for event in verdicts if event.action != "skip")
+        if votes.total() < self.overlap:
+            return self.overlap - votes.total()
+        best = votes.most_common(2)
+        return int(len(best) == 2 and best[0][1] == best[1][1])
 
     def _event(self, annotator: str, given: Given) -> Event:
         question = self.questions.get(given.question)

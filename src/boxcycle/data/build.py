@@ -1,5 +1,4 @@
-"""From what a reader found to a validated index: the one place where the policy of repairs lives, the same for every
-format.
+"""From what a reader found to a validated index: the one place where the policy of repairs lives, for all formats.
 
 Classes are matched by name; images must exist, once, inside the data set's folder; boxes are judged in
 :mod:`boxcycle.data.boxes`.
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from boxcycle.data.boxes import judge_boxes
 from boxcycle.data.check import Report
 from boxcycle.data.images import name_fault, no_pixel_limit, read_size
-from boxcycle.data.index import Index, Strings
+from boxcycle.data.index import Index, Strings, offsets_of
 from boxcycle.data.records import Records
 
 
@@ -55,7 +54,7 @@ def build_index(
         file_names=Strings(records.file_names[i] for i in np.flatnonzero(good_images)),
         image_sizes=sizes[good_images].astype(np.int32),
         annotated=annotated,
-        box_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        box_offsets=offsets_of(counts),
         boxes=boxes[rows],
         labels=labels[rows],
         box_ids=_box_ids(records, report)[rows],
@@ -72,9 +71,7 @@ def build_index(
 def _choose_classes(
     records: Records, report: Report, wanted: Sequence[str] | None, keep: Sequence[str] | None
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """The split's classes: names [K], category ids [K], and the new label (0: left out) of each label in the
-    records.
-    """
+    """Names [K] and category ids [K] of the classes, and the new label (0: left out) of each label in the records."""
     known = list(records.class_names)
     _check_class_list(records, report, known)
     if keep is not None:
@@ -117,10 +114,8 @@ def _judge_images(records: Records, report: Report) -> tuple[NDArray[np.bool_], 
     files_by_id: dict[int, int] = {}
     listing = _Listing(records.root)
     for position, (name, image_id) in enumerate(zip(names, np.asarray(records.image_ids).tolist(), strict=True)):
-        first_of_id, first_of_name = (
-            files_by_id.setdefault(image_id, position),
-            files_by_name.setdefault(name, position),
-        )
+        first_of_id = files_by_id.setdefault(image_id, position)
+        first_of_name = files_by_name.setdefault(name, position)
         unsafe = name_fault(name)
         fault = ("image-name", unsafe) if unsafe else None
         if first_of_id != position:
@@ -165,8 +160,9 @@ class _Listing:
 
 
 def _image_sizes(records: Records, report: Report, good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(height, width) of all images [I, 2], from the files where the annotations do not say; marks unusable ones in
-    ``good``.
+    """(height, width) of all images [I, 2], from the files where the annotations do not say.
+
+    Takes the images that cannot be used out of ``good``.
     """
     sizes = np.array(records.image_sizes, dtype=np.float64).reshape(-1, 2)
     unknown = good & (np.isnan(sizes) | (sizes == 0)).any(1)
@@ -207,9 +203,7 @@ def _report_empty(records: Records, report: Report, count: int) -> None:
 
 
 def _box_ids(records: Records, report: Report) -> NDArray[np.int64]:
-    """Unique annotation ids [N]: the file's own; new ones above the highest where they are missing (-1) or there
-    twice.
-    """
+    """Unique annotation ids [N]: the file's own, and new ones above the highest for what has none (-1) or another's."""
     ids = np.array(records.box_ids, dtype=np.int64)
     count = len(ids)
     if (ids == -1).all():
@@ -235,7 +229,7 @@ def _tags(
     used = (labels > 0) & good[images]
     pairs = np.unique(np.stack([images[used], labels[used]], 1), axis=0)
     counts = np.bincount(pairs[:, 0], minlength=len(good))[good]
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs[:, 1]
+    return offsets_of(counts), pairs[:, 1]
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boxcycle.data.check import Finding
 from boxcycle.data.index import Index
+from boxcycle.data.read import AnyFormat, read_split
 from boxcycle.data.transforms import ResizeConfig
 
 LABELLED_BY = "labelled-by.json"  # in a data set whose boxes a run drew: `boxcycle label` names the run there
@@ -21,9 +22,7 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="a folder, or a COCO .json, YOLO data.yaml or tags .csv")
-    format: Literal["auto", "coco", "voc", "yolo", "tags", "images"] = Field(
-        "auto", description="auto: by what the folder holds"
-    )
+    format: AnyFormat = Field("auto", description="auto: by what the folder holds")
     train: str = Field("train", description="the split that teaches")
     val: str = Field("val", description="the split that is evaluated")
     budget: Path | None = Field(None, description="a file of `boxcycle split`: learn from its labelled images only")
@@ -47,8 +46,6 @@ def open_split(
     ``class_names`` are those that a detector has learnt or is to learn: the split's are matched to them by name.
     Raises :class:`DataError`, also where the classes differ, with the difference.
     """
-    from boxcycle.data.read import read_split
-
     return read_split(
         config.path,
         split,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from boxcycle.data import coco, tags, voc, yolo
 from boxcycle.data.check import DataError, Finding, count_dropped
 from boxcycle.data.index import Index
-from boxcycle.data.read import find_splits, read_split
+from boxcycle.data.read import AnyFormat, find_splits, read_split
 
 Format = Literal["coco", "voc", "yolo", "tags"]
 WRITERS: dict[str, ModuleType] = {"coco": coco, "voc": voc, "yolo": yolo, "tags": tags}
@@ -34,8 +34,7 @@ def convert(
     copy_images: bool = True,
     overwrite: bool = False,
 ) -> list[Finding]:
-    """Write the splits (all of them, or those named) of the data set at ``source`` into ``destination`` in another
-    format.
+    """Write the splits (all, or those named) of the data set at ``source`` into ``destination`` in another format.
 
     Ids, names, order, crowds, difficult marks and segmentations are kept where the format has a place for them; the
     returned findings say what it has none for, and what was repaired in reading. Numbers are written to six digits.
@@ -110,9 +109,7 @@ class ConvertConfig(BaseModel):
     data: Path = Field(description="a folder, or a COCO .json, YOLO data.yaml or tags .csv")
     to: Format = Field(description="the format to write")
     destination: Path = Field(description="the folder to write to")
-    format: Literal["auto", "coco", "voc", "yolo", "tags", "images"] = Field(
-        default="auto", description="of the data; auto: by what the folder holds"
-    )
+    format: AnyFormat = Field(default="auto", description="of the data; auto: by what the folder holds")
     splits: tuple[str, ...] = Field(default=(), description="only these splits; empty: all")
     copy_images: bool = Field(default=True, description="false: symbolic links to the images")
     overwrite: bool = Field(default=False, description="replace what an earlier conversion wrote")

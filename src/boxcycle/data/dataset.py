@@ -111,9 +111,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
             "annotated": bool(index.annotated[image_number]),
             "original_size": (height, width),
         }
-        if (
-            index.tagged[image_number] or index.annotated[image_number]
-        ):  # otherwise absent tags are not known to be absent
+        known = index.tagged[image_number] or index.annotated[image_number]
+        if known:  # otherwise absent tags are not known to be absent
             target["image_labels"] = torch.zeros(index.num_classes)
             target["image_labels"][torch.from_numpy(index.tags_of(image_number)) - 1] = 1
         if index.sources is not None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,7 @@ from boxcycle.data.build import listed
 from boxcycle.data.check import CHECKS, DataError, Finding, Report, Severity, count_dropped
 from boxcycle.data.doctor_images import ImageFacts, check_images, look_at
 from boxcycle.data.index import Index
-from boxcycle.data.read import detect_format, find_splits, load_split
+from boxcycle.data.read import AnyFormat, detect_format, find_splits, load_split
 
 APART = (("train", "val"), ("train", "test"), ("val", "test"))  # splits that may not share a picture
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -75,9 +75,7 @@ def examine(path: Path, format: str = "auto", *, progress: bool = False) -> Exam
 
 
 def summarise(index: Index) -> dict[str, Any]:
-    """What a split holds: images, boxes by COCO's size classes (below 32 and 96 pixels squared), boxes and images by
-    class.
-    """
+    """What a split holds: images, boxes by COCO's sizes (below 32 and 96 pixels squared), boxes and images by class."""
     counts = np.diff(index.box_offsets)
     images = np.repeat(np.arange(len(index)), counts)
     small, medium = index.areas < 32**2, index.areas < 96**2
@@ -214,9 +212,7 @@ with warnings.catch_warnings():
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         data: Path = Field(description="a folder, or a COCO .json, YOLO data.yaml or tags .csv")
-        format: Literal["auto", "coco", "voc", "yolo", "tags", "images"] = Field(
-            default="auto", description="auto: by what the folder holds"
-        )
+        format: AnyFormat = Field(default="auto", description="auto: by what the folder holds")
         json: bool = Field(default=False, description="print JSON with every finding")  # type: ignore[assignment]
 
 

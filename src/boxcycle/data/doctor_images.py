@@ -22,13 +22,11 @@ UPRIGHT = (None, 0, 1)
 
 
 class ImageFacts(NamedTuple):
-    """What a file is: (height, width) and EXIF orientation of its pixels, a digest of its bytes, or why it is no
-    image.
-    """
+    """What a file is, or why it is no image."""
 
-    size: tuple[int, int] = (0, 0)
-    orientation: int | None = None
-    digest: bytes = b""
+    size: tuple[int, int] = (0, 0)  # (height, width) of its pixels
+    orientation: int | None = None  # EXIF
+    digest: bytes = b""  # of its bytes
     fault: str = ""
 
 

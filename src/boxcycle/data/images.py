@@ -95,9 +95,7 @@ def name_fault(name: str) -> str | None:
 
 
 def ids_from_names(names: Sequence[str]) -> list[int]:
-    """Image ids where a format has none: the digits of the names if they all differ, else 1..I in order of the
-    names.
-    """
+    """Image ids where a format has none: the digits of the names if they all differ, else 1..I in their order."""
     stems = [os.path.splitext(name)[0] for name in names]
     digits = [integer("".join(re.findall("[0-9]", stem))) for stem in stems]
     if None not in digits and len(set(digits)) == len(digits):

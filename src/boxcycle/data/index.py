@@ -1,10 +1,8 @@
 """One split of a data set as a handful of flat arrays.
 
 Every format is read into an :class:`Index` and written from one. Whatever belongs to boxes lies in arrays of all boxes
-of all images, and
-``box_offsets`` cuts them by image; texts lie in one byte buffer (:class:`Strings`). A forked loader worker therefore
-touches no reference
-count of a Python object per image, and its memory stays flat.
+of all images, and ``box_offsets`` cuts them by image; texts lie in one byte buffer (:class:`Strings`). A forked loader
+worker therefore touches no reference count of a Python object per image, and its memory stays flat.
 """
 
 from __future__ import annotations
@@ -24,9 +22,7 @@ class Strings(Sequence[str]):
     def __init__(self, texts: Iterable[str]) -> None:
         encoded = [text.encode() for text in texts]
         self.bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self.offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)]).astype(
-            np.int64
-        )
+        self.offsets = offsets_of([len(text) for text in encoded])
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -104,7 +100,7 @@ class Index:
             file_names=Strings(self.file_names[i] for i in chosen),
             image_sizes=self.image_sizes[chosen],
             annotated=self.annotated[chosen],
-            box_offsets=_offsets(np.diff(self.box_offsets)[chosen]),
+            box_offsets=offsets_of(np.diff(self.box_offsets)[chosen]),
             boxes=self.boxes[rows],
             labels=self.labels[rows],
             box_ids=self.box_ids[rows],
@@ -113,14 +109,15 @@ class Index:
             difficult=self.difficult[rows],
             segmentations=Strings(self.segmentations[i] for i in rows),
             tagged=self.tagged[chosen],
-            tag_offsets=_offsets(np.diff(self.tag_offsets)[chosen]),
+            tag_offsets=offsets_of(np.diff(self.tag_offsets)[chosen]),
             tags=self.tags[tag_rows],
             sources=None if self.sources is None else self.sources[rows],
             weights=None if self.weights is None else self.weights[rows],
         )
 
 
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def offsets_of(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the rows of each image begin, and where the last one's end, [I + 1], by their numbers [I]."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
 

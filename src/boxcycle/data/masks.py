@@ -58,8 +58,7 @@ def extent(segmentation: str, height: int, width: int) -> tuple[float, float, fl
 
 
 def fault(value: Any, height: float, width: float) -> str | None:
-    """What is wrong with the parsed ``segmentation`` field of an object, as the end of a sentence; None if nothing is
-    at first sight.
+    """What is wrong at first sight with a parsed ``segmentation`` field, as the end of a sentence; None if nothing.
 
     A height or width of NaN is not known, and any is right. The runs of a compressed RLE are only checked by
     :func:`decode`.

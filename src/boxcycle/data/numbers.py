@@ -1,6 +1,4 @@
-"""Columns of numbers as people's files hold them: mostly numbers, sometimes texts of numbers, sometimes anything
-else.
-"""
+"""Columns of numbers as people's files hold them: mostly numbers, sometimes texts of numbers, or anything else."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from boxcycle.data.index import Index, Strings
+from boxcycle.data.index import Index, Strings, offsets_of
 from boxcycle.data.stratify import Positions
 
 HUMAN, MINED = 0, 1  # sources of a box, as in types.Target
@@ -146,7 +146,7 @@ def _without_boxes(index: Index, kept: NDArray[np.bool_]) -> Index:
     return replace(
         index,
         annotated=kept,
-        box_offsets=_offsets(np.where(kept, counts, 0)),
+        box_offsets=offsets_of(np.where(kept, counts, 0)),
         boxes=index.boxes[rows],
         labels=index.labels[rows],
         box_ids=index.box_ids[rows],
@@ -173,7 +173,7 @@ def _with_rows(index: Index, added: Regions, source: int) -> Index:
     next_id = int(index.box_ids.max(initial=0)) + 1
     return replace(
         index,
-        box_offsets=_offsets(np.bincount(owner, minlength=len(index))),
+        box_offsets=offsets_of(np.bincount(owner, minlength=len(index))),
         boxes=np.concatenate([index.boxes, added.boxes])[order],
         labels=np.concatenate([index.labels, added.labels])[order],
         box_ids=np.concatenate([index.box_ids, np.arange(next_id, next_id + more)])[order],
@@ -184,7 +184,3 @@ def _with_rows(index: Index, added: Regions, source: int) -> Index:
         sources=np.concatenate([sources, np.full(more, source)])[order],
         weights=np.concatenate([weights, added.weights])[order],
     )
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)

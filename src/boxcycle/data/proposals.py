@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from boxcycle.data.check import DataError
 from boxcycle.data.dataset import read_image
 from boxcycle.data.index import Index
+from boxcycle.data.text import write_whole
 
 Boxes = NDArray[np.float32]  # [P, 4] xyxy
 VERSION = 1  # of the generators: raised whenever the same image gives other boxes
@@ -162,9 +162,8 @@ def _edge_boxes(image: NDArray[np.uint8], min_side: float) -> NDArray[np.float64
     direction = np.arctan2(down, across) % np.pi
     search = cv2.ximgproc.createEdgeBoxes()
     search.setMaxBoxes(10_000)
-    search.setMinBoxArea(
-        max(1.0, (min_side * max(image.shape[:2])) ** 2)
-    )  # its default, 1000, is for large photographs
+    least = (min_side * max(image.shape[:2])) ** 2
+    search.setMinBoxArea(max(1.0, least))  # its default, 1000, is for large photographs
     found = np.asarray(search.getBoundingBoxes(_thinned(edges, direction), direction)[0], dtype=np.float64)
     found = found.reshape(-1, 4)
     return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
@@ -201,12 +200,7 @@ def _search_file(image: Path, file: Path, config: ProposalConfig) -> None:
     boxes = find_proposals(read_image(image), config)
     content = io.BytesIO()
     np.save(content, boxes)
-    unfinished = file.with_suffix(f".{os.getpid()}.partial")
-    with unfinished.open("wb") as stream:
-        stream.write(content.getvalue())
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
+    write_whole(file, content.getvalue())
 
 
 def _progress(work: Iterable[None], total: int) -> Iterator[None]:

@@ -9,11 +9,12 @@ from typing import Literal
 
 from boxcycle.data import coco, images, tags, voc, yolo
 from boxcycle.data.build import build_index
-from boxcycle.data.check import DataError, Finding, Report, count_dropped
+from boxcycle.data.check import DataError, Finding, Report
 from boxcycle.data.index import Index
 
 # in the order in which they are looked for
 FORMATS: dict[str, ModuleType] = {"yolo": yolo, "coco": coco, "voc": voc, "tags": tags, "images": images}
+AnyFormat = Literal["auto", "coco", "voc", "yolo", "tags", "images"]  # as a setting: auto, or a name of FORMATS
 LOOKED_FOR = (
     "a YOLO data.yaml; a COCO .json file, annotations/instances_*.json or {train,valid,test}/_annotations.coco.json; "
     "VOC's JPEGImages, Annotations and ImageSets/Main, or .xml files beside images; a .csv file of image tags, or a "
@@ -74,12 +75,6 @@ def read_split(
             findings.extend(report.findings)
     report.raise_errors()
     return index
-
-
-def summary_line(index: Index, findings: Sequence[Finding]) -> str:
-    """How much of a split is used, in one line."""
-    dropped = count_dropped(findings)
-    return f"{len(index):,} images, {len(index.boxes):,} boxes used, {dropped:,} dropped"
 
 
 def load_split(

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from boxcycle.data.index import Index, Strings
-from boxcycle.data.scenes_layout import Difficulty, lay_out
+from boxcycle.data.index import Index, Strings, offsets_of
+from boxcycle.data.scenes_layout import lay_out
 from boxcycle.data.scenes_objects import CLASSES
+from boxcycle.data.scenes_places import Difficulty
 from boxcycle.data.scenes_render import Mask, Rendered, render
 
 VERSION = 1  # of the generator: raised whenever the same seed gives another picture
@@ -145,7 +146,7 @@ def _index(root: Path, split: str, scenes: list[_Annotations]) -> Index:
         file_names=Strings(_file_name(split, number) for number in range(len(scenes))),
         image_sizes=np.array([scene.size for scene in scenes], dtype=np.int32),
         annotated=np.ones(len(scenes), dtype=bool),
-        box_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        box_offsets=offsets_of(counts),
         boxes=np.concatenate([scene.boxes for scene in scenes]),
         labels=np.array([label for scene in scenes for label in scene.labels], dtype=np.int64),
         box_ids=np.arange(1, total + 1),

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxcycle.data.scenes_layout import QUAY, Layout
-from boxcycle.data.scenes_objects import Brush, Colour, Random, any_colour, grey, hsv, times, wood
+from boxcycle.data.scenes_brush import Brush, Colour, Random, any_colour, grey, hsv, times, wood
+from boxcycle.data.scenes_layout import Layout
+from boxcycle.data.scenes_places import QUAY
 
 Pixels = NDArray[np.floating[Any]]  # [H, W, 3], 0..255
 

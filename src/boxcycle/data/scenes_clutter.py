@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from boxcycle.data.scenes_objects import Brush, Random, Thing, any_colour, grey, hsv, times, wobbly, wood
+from boxcycle.data.scenes_brush import Brush, Random, Thing, any_colour, grey, hsv, times, wobbly, wood
 
 
 def draw_plate(brush: Brush, rng: Random) -> None:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from boxcycle.data.scenes_backdrop import Pixels, noise, paint_backdrop
-from boxcycle.data.scenes_layout import AFLOAT, THINGS, Difficulty, Item, Layout
-from boxcycle.data.scenes_objects import Brush, Random, Range
+from boxcycle.data.scenes_brush import Brush, Random, Range
+from boxcycle.data.scenes_layout import THINGS, Item, Layout
+from boxcycle.data.scenes_places import AFLOAT, Difficulty
 
 Mask = NDArray[np.bool_]
 

@@ -9,7 +9,6 @@ Larger budgets of a seed contain its smaller ones of the same unit, and every cl
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from boxcycle.data.check import DataError
 from boxcycle.data.index import Index
-from boxcycle.data.stratify import Counts, Positions, cover, iterative_stratification, stratified_prefix
+from boxcycle.data.read import AnyFormat, read_split
+from boxcycle.data.stratify import Counts, Positions, cover, stratified_prefix
+from boxcycle.data.text import write_whole
 
 Unit = Literal["images", "boxes", "shots"]
 
@@ -30,9 +31,7 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path = Field(description="a folder, or a COCO .json, YOLO data.yaml or tags .csv")
-    format: Literal["auto", "coco", "voc", "yolo", "tags", "images"] = Field(
-        default="auto", description="auto: by what the folder holds"
-    )
+    format: AnyFormat = Field(default="auto", description="auto: by what the folder holds")
     split: str = Field(default="train", description="the split to draw from")
     classes: tuple[str, ...] = Field(default=(), description="only these classes; empty: all")
     unit: Unit = Field(default="images", description="what is counted; shots: boxes of each class")
@@ -54,8 +53,6 @@ def run_split(config: SplitConfig) -> list[Path]:
 
     Raises :class:`DataError` if a budget cannot hold every class, and if a file is there with other content.
     """
-    from boxcycle.data.read import read_split
-
     index = read_split(config.data, config.split, format=config.format, keep_classes=config.classes or None)
     counts, budgets = _class_counts(index), {}
     for seed in config.seeds:
@@ -107,19 +104,6 @@ def budget(index: Index, *, unit: Unit, amount: float, seed: int) -> Positions:
     return known[stratified_prefix(counts > 0, weights, target, first, seed)]
 
 
-def holdout(index: Index, fraction: float, seed: int) -> tuple[Positions, Positions]:
-    """Divide a split in two, for training and for validation: their positions, ascending, with classes in proportion.
-
-    ``fraction`` of the images, in 0..1, are held out. A class with a single image stays in training.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1; got {fraction}")
-    presence = _class_counts(index) > 0
-    single = (presence & (presence.sum(axis=0) == 1)).any(axis=1)
-    folds = iterative_stratification(presence, (1 - fraction, fraction), np.random.default_rng(seed), single)
-    return np.flatnonzero(folds == 0), np.flatnonzero(folds == 1)
-
-
 def write_budget(
     file: Path, index: Index, labelled: Positions, *, source: str, split: str, unit: Unit, amount: float, seed: int
 ) -> None:
@@ -138,12 +122,7 @@ def write_budget(
             raise DataError(f"{file} is there with other content; remove it, or choose another destination")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w", encoding="utf-8") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
+    write_whole(file, content)
 
 
 def read_budget(file: Path, index: Index) -> Positions:

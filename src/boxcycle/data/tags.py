@@ -17,7 +17,7 @@ import numpy as np
 
 from boxcycle.data.check import DataError, Finding, Report
 from boxcycle.data.images import SPLIT_FOLDERS, best_folder, find_images, ids_from_names, subfolders
-from boxcycle.data.index import Index, Strings
+from boxcycle.data.index import Index, Strings, offsets_of
 from boxcycle.data.records import Records
 from boxcycle.data.text import read_lines, read_text
 
@@ -93,10 +93,10 @@ def _holds_classes(folder: Path) -> bool:
 
 def read(path: Path, split: str, report: Report) -> Records:
     """The split's images with their tags; no image counts as annotated with boxes."""
-    return _read_csv(path, split, report) if _tables(path) else _read_folders(path, split, report)
+    return _read_csv(path, split, report) if _tables(path) else _read_folders(path, split)
 
 
-def _read_folders(path: Path, split: str, report: Report) -> Records:
+def _read_folders(path: Path, split: str) -> Records:
     roots = _class_roots(path)
     root = roots[split]
     names = sorted({folder.name for place in roots.values() for folder in subfolders(place)})
@@ -238,7 +238,7 @@ def without_boxes(index: Index) -> Index:
         difficult=np.zeros(0, dtype=bool),
         segmentations=Strings([]),
         tagged=np.ones(len(known), dtype=bool),
-        tag_offsets=np.concatenate([[0], np.cumsum([len(labels) for labels in tags], dtype=np.int64)]).astype(np.int64),
+        tag_offsets=offsets_of([len(labels) for labels in tags]),
         tags=np.concatenate([np.zeros(0, dtype=np.int64), *tags]),
     )
 

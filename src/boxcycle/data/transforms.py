@@ -20,17 +20,8 @@ from torchvision.transforms.v2 import functional
 
 Step = Callable[[tv_tensors.Image, dict[str, Any]], tuple[tv_tensors.Image, dict[str, Any]]]
 
-PER_BOX = (
-    "labels",
-    "area",
-    "iscrowd",
-    "difficult",
-    "source",
-    "weight",
-    "masks",
-)  # what a target says of each box, beside the box
-
-
+# what a target says of each box, beside the box
+PER_BOX = ("labels", "area", "iscrowd", "difficult", "source", "weight", "masks")
 SIZES = {"paper": (600, 1024), "small": (320, 544), "tiny": (192, 320)}  # preset: short, long
 
 
@@ -57,9 +48,6 @@ class ResizeConfig(BaseModel):
         if self.long < self.short:
             raise ValueError(f"long ({self.long}) must be at least short ({self.short})")
         return self
-
-
-PRESETS = {name: ResizeConfig(short=short, long=long) for name, (short, long) in SIZES.items()}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""PASCAL VOC folders: one XML file an image, lists of the splits in ``ImageSets/Main``, object masks as PNG files where
-there are any.
+"""PASCAL VOC folders: an XML file an image, lists of the splits in ``ImageSets/Main``, perhaps masks as PNG files.
 
 The classes are those of ``classes.txt`` if it is there (with ``category_ids.txt``, an addition of ours, where they are
 not 1..K), else the sorted names of all objects of all splits.
@@ -24,14 +23,12 @@ from boxcycle.data.voc_xml import VocImage, parse, to_xml
 
 
 class Place(NamedTuple):
-    """Where one split lies: the folders of its images and XML files, and the list of its images (None: all that are
-    there).
-    """
+    """Where one split lies."""
 
     base: Path
     images: Path
     annotations: Path
-    list: Path | None
+    list: Path | None  # of its images; None: all that are there
 
     @property
     def file(self) -> Path:
@@ -94,8 +91,9 @@ def _is_class_list(file: Path) -> bool:
 
 
 def read(path: Path, split: str, report: Report, *, class_names: Sequence[str] | None = None) -> Records:
-    """The split's images and objects; ``class_names`` spare the look into the other splits where no file lists the
-    classes.
+    """The split's images and objects.
+
+    Where no file lists the classes, ``class_names`` spare the look into the other splits.
     """
     all_places = places(path)
     place = all_places[split]
@@ -153,9 +151,7 @@ def _names(parsed: dict[str, VocImage | None]) -> set[str]:
 
 
 def _names_elsewhere(places: Iterable[Place], done: set[Path]) -> set[str]:
-    """The names in the XML files of the places but those ``done``; what is wrong with them is for their own split to
-    say.
-    """
+    """The names in the XML files of the places but those ``done``; what is wrong there, their own split says."""
     files = {_xml(place, stem) for place in places for stem in _stems(place, Report())} - done
     return _names({str(file): parse(file, Report()) for file in files if file.exists()})
 
@@ -207,9 +203,7 @@ def _of_known_classes(image: VocImage, label: dict[str, int], file: Path, report
 def _with_masks(
     image: VocImage, place: Place, stem: str, label: dict[str, int] | None, report: Report
 ) -> tuple[VocImage, int]:
-    """The image with the masks of its PNG file where the XML has no segmentation itself, and how many objects the
-    file leaves without.
-    """
+    """The image with masks of its PNG file where the XML has none, and how many objects the file leaves without."""
     objects = image.objects
     if not objects or all(item.segmentation for item in objects):
         return image, 0
@@ -246,8 +240,9 @@ def _add(records: Records, image: VocImage, file: Path, label: dict[str, int]) -
 
 
 def write(index: Index, folder: Path, split: str) -> list[Finding]:
-    """Write XML files, mask files and the lists; images belong into ``JPEGImages``. Returns what the format cannot
-    hold.
+    """Write XML files, mask files and the lists; images belong into ``JPEGImages``.
+
+    Returns what the format cannot hold.
     """
     listed = folder / "ImageSets" / "Main" / f"{split}.txt"
     stems = [name.rpartition(".")[0] or name for name in index.file_names]

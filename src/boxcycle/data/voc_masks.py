@@ -1,6 +1,4 @@
-"""VOC's object masks: ``SegmentationObject/*.png`` numbers the objects of an image from 1, 255 is void;
-``SegmentationClass`` their classes.
-"""
+"""VOC's masks: PNG files in ``SegmentationObject``, objects numbered from 1, and ``SegmentationClass``; 255 is void."""
 
 from __future__ import annotations
 
@@ -94,8 +92,9 @@ def _greedy(fits: NDArray[np.float64]) -> list[tuple[int, int]]:
 def write_masks(
     base: Path, stem: str, segmentations: Sequence[str], labels: Sequence[int], size: tuple[int, int]
 ) -> int:
-    """Write both PNG files of an image; returns how many objects have pixels that a later one covers, or no number
-    left below 255.
+    """Write both PNG files of an image.
+
+    Returns how many objects have pixels that a later one covers, or no number left below 255.
     """
     numbers, classes = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
     hidden: set[int] = set()
@@ -118,9 +117,7 @@ def write_masks(
 
 
 def _palette() -> list[int]:
-    """256 colours that differ most between neighbouring numbers: the bits of the number dealt to the high bits of
-    red, green, blue.
-    """
+    """256 colours, of neighbours far apart: the bits of a number dealt to the high bits of red, green and blue."""
     numbers = np.arange(256)
     bits = (numbers[:, None] >> np.arange(8)) & 1  # [256, 8]
     colours = np.zeros((256, 3), dtype=np.int64)

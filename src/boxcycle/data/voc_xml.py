@@ -23,17 +23,15 @@ from boxcycle.data.records import UNKNOWN
 
 
 class VocObject(NamedTuple):
-    """One ``<object>``: its place in the file from 1, class name, box xyxy, original frame; absent numbers are -1 or
-    NaN.
-    """
+    """One ``<object>``."""
 
-    number: int
+    number: int  # its place in the file, from 1
     name: str
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float]  # xyxy, original frame
     difficult: bool
     iscrowd: bool
-    id: int
-    area: float
+    id: int  # -1: absent
+    area: float  # NaN: absent
     segmentation: str
 
 
@@ -93,8 +91,9 @@ def _root(file: Path, report: Report) -> Element | None:
 
 
 def _all_in_place(root: Element, file: Path, report: Report) -> bool:
-    """Whether no object or box stands where nobody looks for one. Boxes of parts (head, hand, foot) are looked for by
-    nobody, and belong to their object.
+    """Whether no object or box stands where nobody looks for one.
+
+    Boxes of parts (head, hand, foot) belong to their object, and may be left alone.
     """
     objects, parts = root.findall("object"), sum(1 for _ in root.iterfind("object/part/bndbox"))
     boxes = sum(element.find("bndbox") is not None for element in objects)

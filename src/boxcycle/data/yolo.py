@@ -263,9 +263,7 @@ def _box(values: list[float], width: float, height: float) -> tuple[tuple[float,
 
 
 def _judge_missing(records: Records, missing: int, report: Report) -> None:
-    """Images without a label file have no objects, as is the format's custom; if none has one, nobody annotated
-    them.
-    """
+    """Images without a label file have no objects, as is the custom; if none has one, nobody annotated them."""
     if missing and missing == len(records.file_names):
         records.annotated = [False] * missing
         message = f"none of the {missing:,} images has a label file ({records.image_files[0]}); kept as not annotated"

@@ -33,9 +33,8 @@ class Weights(NamedTuple):
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write ``state`` and ``metadata`` as safetensors, atomically."""
-    tensors = {
-        name: value.detach().cpu().clone().contiguous() for name, value in state.items()
-    }  # shared ones may not alias
+    # cloned, since tensors that share memory may not be written as two
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
     def write(file: Path) -> None:
         try:
@@ -123,6 +122,15 @@ def write_atomically(
     before_rename()
     os.replace(beside, path)
     _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 class _Damaged(Exception):

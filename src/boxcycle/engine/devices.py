@@ -29,12 +29,11 @@ def make_accelerator(config: FitConfig, folder: Path) -> Accelerator:
         raise ValueError(f"trackers names {missing[0]!r}, which is not installed: pip install {missing[0]}")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may fit on a GPU in bf16, then on its CPU
     accelerator = Accelerator(
-        cpu=config.device == "cpu"
-        or not _has_accelerator(),  # else torchrun on a CPU machine: processes that never meet
+        # left to itself, torchrun on a machine without a GPU starts processes that never meet
+        cpu=config.device == "cpu" or not _has_accelerator(),
         mixed_precision=config.precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=1
-        ),  # the loop accumulates; the environment may not
+        # the loop accumulates, whatever the environment says
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         log_with=list(config.trackers) or None,
         project_dir=str(folder),

@@ -71,8 +71,8 @@ def fit(
     ``start_step`` (0 is the first) on: ``config.accumulate`` of them a step, each of ``batch_size / accumulate /
     world_size`` images, the same whenever it is asked again. ``evaluate(model)`` runs on the main process, with the
     averaged weights if there are any; its figure ``best`` (higher is better) chooses ``checkpoints/best.safetensors``;
-    with None the last weights stand, whatever the figures say.
-    ``metadata`` goes into the weights files. ``model`` carries the last weights afterwards, not the averaged ones.
+    with None the last weights stand, whatever the figures say. ``metadata`` goes into the weights files. ``model``
+    carries the last weights afterwards, not the averaged ones.
 
     With ``resume`` the run goes on from ``checkpoints/resume.pt`` (from step 0 if there is none), on a CPU bit for bit
     as if it had never stopped, provided that batches do not depend on global random state.

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.metrics import MetricsFile
 
@@ -59,7 +60,7 @@ class Records:
 
 def write_environment(folder: Path) -> None:
     """Write ``env.json``: versions, machine, threads and, inside a git repository, its commit."""
-    (folder / "env.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

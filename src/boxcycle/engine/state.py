@@ -15,15 +15,7 @@ from boxcycle.engine.ema import Ema
 from boxcycle.engine.losses import RunningMeans
 
 FORMAT = 1  # of resume.pt
-MAY_CHANGE = {
-    "log_every",
-    "eval_every",
-    "save_every",
-    "workers",
-    "threads",
-    "device",
-    "trackers",
-}  # between parts of a run
+MAY_CHANGE = {"log_every", "eval_every", "save_every", "workers", "threads", "device", "trackers"}  # when resuming
 
 
 @dataclass

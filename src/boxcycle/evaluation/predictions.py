@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from boxcycle.data.index import Index
+from boxcycle.data.text import write_whole
 from boxcycle.data.transforms import to_original
 from boxcycle.types import Detections, Target
 
@@ -42,23 +42,18 @@ def predict_dataset(
     *,
     batch_size: int = 4,
     device: torch.device | str = "cpu",
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Detect in every image of ``dataset``, in its order; boxes come back in original pixels.
 
     ``model`` is called as ``model(images)`` in evaluation mode, without gradients, or as ``model(images, targets)``
     with nothing but the proposals in its targets where the dataset has some; afterwards each of its modules is in the
-    mode it was in. ``progress`` is told ``(images done, images in all)`` after every batch.
+    mode it was in.
     """
-    batches = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=list)
     predictions: list[Prediction] = []
     with evaluation_mode(model), torch.no_grad():
-        for batch in batches:
+        for batch in DataLoader(dataset, batch_size, collate_fn=list):
             for (image, target), found in zip(batch, _detect(model, batch, device), strict=True):
                 predictions.append(_in_original_pixels(image, target, found))
-            if progress:
-                progress(len(predictions), len(dataset))
     return predictions
 
 
@@ -99,12 +94,7 @@ def write_predictions(path: Path, index: Index, predictions: Sequence[Prediction
     file is the figure computed in memory. The file appears complete or not at all.
     """
     rows = [row for prediction in predictions for row in _result_rows(index, prediction)]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(rows, separators=(",", ":")))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, json.dumps(rows, separators=(",", ":")))
 
 
 def _result_rows(index: Index, prediction: Prediction) -> Iterator[dict[str, Any]]:

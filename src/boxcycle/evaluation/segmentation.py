@@ -63,10 +63,9 @@ def class_map(masks: Tensor, size: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def truth_map(index: Index, position: int) -> NDArray[np.int64]:
-    """The annotated class of each pixel of image number ``position``; small objects lie over large ones, crowds and
-    difficult ones are void.
+    """The annotated class of each pixel of image number ``position``; crowds and difficult objects are void.
 
-    Shapes: returns [H, W], original frame.
+    Small objects lie over large ones. Shapes: returns [H, W], original frame.
     """
     height, width = index.image_sizes[position].tolist()
     truth = np.zeros((height, width), dtype=np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.errors import ErrorBreakdown, error_breakdown
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.evaluation.voc import voc_average_precision
-from boxcycle.methods.experiment import corloc_record, dataset_for, metrics_record, none_for_nan
+from boxcycle.methods.experiment import corloc_record, dataset_for, metrics_record, none_for_nan, write_record
 from boxcycle.methods.loading import Trained, load
 from boxcycle.report.run import write_run_report
 
@@ -54,7 +53,7 @@ def evaluate(config: EvalConfig) -> None:
         "corloc": corloc_record(index, predictions),
         "errors": errors.record(),
     }
-    (folder / "eval.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(folder, record)
     write_run_report(folder, index, title=f"{config.run.name} on '{split}'", difficult=config.difficult)
     print_metrics(metrics, voc)
     print_errors(errors)

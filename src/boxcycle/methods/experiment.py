@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from boxcycle import yaml12
 from boxcycle.config import dump_config
 from boxcycle.data.check import DataError, Finding
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.loader import Batch, make_loader
+from boxcycle.data.splits import read_budget
 from boxcycle.data.transforms import make_transform
-from boxcycle.engine.checkpoint import load_weights
+from boxcycle.engine.checkpoint import load_weights, write_text
 from boxcycle.engine.config import Clip, FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.best_boxes import best_box_places
@@ -116,33 +118,18 @@ class Experiment:
         ``DataError`` if ``masks`` are wanted and no object of the data has one.
         """
         config, settings = self.config, settings or self.config.fit
-        accumulate = settings.accumulate
         learnt = self.train_index if index is None else index
         train = dataset_for(model, learnt, config.data, train=True, masks=masks)
         if masks and not train.masks:
-            raise DataError(
-                f"split '{config.data.train}' of {config.data.path} has no segmentation masks to learn from"
-            )
+            data = config.data
+            raise DataError(f"split '{data.train}' of {data.path} has no segmentation masks to learn from")
         self.open()
         if config.init is None and uncalibrated(model):
             [first] = make_loader(train, batch_size=CALIBRATING, steps=1, seed=settings.seed)  # for all processes
             calibrate(model, *first)
-
-        def batches(start_step: int, rank: int, world_size: int) -> Iterable[Batch]:
-            return make_loader(
-                train,
-                batch_size=settings.batch_size // accumulate,
-                steps=settings.steps * accumulate,
-                seed=settings.seed,
-                start_step=start_step * accumulate,
-                rank=rank,
-                world_size=world_size,
-                workers=settings.workers,
-            )
-
         return fit(
             model,
-            batches,
+            partial(batches_of, train, settings),
             settings,
             self.folder / part,
             evaluate=self.figures,
@@ -153,10 +140,13 @@ class Experiment:
 
     def evaluate(self, model: nn.Module) -> tuple[list[Prediction], CocoMetrics]:
         """Predictions for the evaluation split, and COCO's figures of them."""
-        val = dataset_for(model, self.val_index, self.config.data)
-        device = next(model.parameters()).device
-        predictions = predict_dataset(model, val, batch_size=self.config.fit.batch_size, device=device)
+        predictions = self.predict(model, self.val_index)
         return predictions, coco_metrics(self.val_index, predictions)
+
+    def predict(self, model: nn.Module, index: Index) -> list[Prediction]:
+        """Predictions for the images of an index, prepared as the run's data are, where the model is."""
+        dataset, device = dataset_for(model, index, self.config.data), next(model.parameters()).device
+        return predict_dataset(model, dataset, batch_size=self.config.fit.batch_size, device=device)
 
     def finish(self, model: nn.Module) -> None:
         """Keep predictions, figures and the report of the best weights, which ``model`` has afterwards."""
@@ -166,7 +156,7 @@ class Experiment:
         # a resumed run may have found its best weights before it was stopped
         predictions, metrics = self.evaluate(model) if self.best is None or self.config.resume else self.best
         write_predictions(self.folder / "predictions.json", self.val_index, predictions)
-        (self.folder / "eval.json").write_text(json.dumps(metrics_record(metrics), indent=2) + "\n", encoding="utf-8")
+        write_record(self.folder, metrics_record(metrics))
         report = write_run_report(self.folder, self.val_index, title=f"{self.method} on {self.config.data.path.name}")
         summary = metrics.summary
         print(f"AP {summary['AP']:.1f}, AP50 {summary['AP50']:.1f} on '{self.config.data.val}'; report: {report}")
@@ -198,8 +188,6 @@ class Experiment:
         index = open_split(data, data.train, self.findings)
         if data.budget is None:
             return index
-        from boxcycle.data.splits import read_budget
-
         return index.subset(read_budget(data.budget, index))
 
     def figures(self, model: nn.Module) -> dict[str, float]:
@@ -221,7 +209,7 @@ class Experiment:
 
     def _open_folder(self) -> None:
         self.folder = open_folder(self.method, self.config)
-        (self.folder / CONFIG).write_text(self._settled_config(), encoding="utf-8")
+        write_text(self.folder / CONFIG, self._settled_config())
         print(f"{self.folder}: learns from {self.describe()}")
         for finding in self.findings:
             if finding.severity == "warning":
@@ -239,6 +227,34 @@ def dataset_for(
     proposals = propose(index) if propose else None
     transform = make_transform(data.resize, train=train)
     return DetectionDataset(index, transform, masks=masks, cache=train and data.cache, proposals=proposals)
+
+
+def batches_of(
+    dataset: DetectionDataset,
+    settings: FitConfig,
+    start_step: int,
+    rank: int,
+    world_size: int,
+    *,
+    stop: int | None = None,
+) -> Iterable[Batch]:
+    """A process's batches from a step on, as ``engine.fit`` asks for them; up to the step ``stop``, or all of them."""
+    accumulate = settings.accumulate  # batches a step
+    return make_loader(
+        dataset,
+        batch_size=settings.batch_size // accumulate,
+        steps=(settings.steps if stop is None else stop) * accumulate,
+        seed=settings.seed,
+        start_step=start_step * accumulate,
+        rank=rank,
+        world_size=world_size,
+        workers=settings.workers,
+    )
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Keep the figures of a run in ``eval.json``, by which others know that it is finished."""
+    write_text(folder / "eval.json", json.dumps(record, indent=2) + "\n")
 
 
 def metrics_record(metrics: CocoMetrics) -> dict[str, object]:
@@ -319,7 +335,7 @@ def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path, w
 
 def _which_detector(metadata: Mapping[str, str]) -> str:
     """A clause about the detector of a weights file, by the configuration of its run: its name and its backbone."""
-    section = (yaml.safe_load(metadata.get("config", "")) or {}).get("detector") or {}
+    section = (yaml12.load(metadata.get("config", "")) or {}).get("detector") or {}
     names = [section[key] for key in ("name", "backbone") if key in section]
     return f" ({' on '.join(names)})" if names else ""
 

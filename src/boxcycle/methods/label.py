@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from boxcycle.data import coco
 from boxcycle.data.config import LABELLED_BY, DataConfig
 from boxcycle.data.convert import clear_destination, place_images
-from boxcycle.data.index import Index, Strings
+from boxcycle.data.index import Index, Strings, offsets_of
 from boxcycle.data.read import find_splits
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.evaluation.predictions import Prediction
 from boxcycle.methods.evaluate import open_index, predict_index
 from boxcycle.methods.loading import load
@@ -52,9 +53,7 @@ def label(config: LabelConfig) -> None:
     for name in others:
         _write(open_index(trained, config.data, name), config.out, name, copy=config.copy_images)
     # what compares runs then knows that no person drew these boxes
-    (config.out / LABELLED_BY).write_text(
-        json.dumps({"run": str(_run_of(trained.file).resolve())}) + "\n", encoding="utf-8"
-    )
+    write_text(config.out / LABELLED_BY, json.dumps({"run": str(_run_of(trained.file).resolve())}) + "\n")
     kept = int(labelled.annotated.sum())
     print(
         f"{config.out}: {len(labelled.boxes)} boxes in {kept} of {len(labelled)} images of split '{split}'"
@@ -84,7 +83,7 @@ def with_boxes(index: Index, predictions: Sequence[Prediction], min_score: float
     return replace(
         index,
         annotated=(counts > 0) | empty,
-        box_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        box_offsets=offsets_of(counts),
         boxes=boxes.astype(np.float64),
         labels=np.concatenate([np.zeros(0, dtype=np.int64), *labels]),
         box_ids=np.arange(1, total + 1),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 
+from boxcycle import yaml12
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
 from boxcycle.methods.experiment import RunConfig, load_state
@@ -42,9 +42,9 @@ def load(path: str | Path, *, device: str = "auto") -> Trained:
     metadata = load_weights(file).metadata
     try:
         method, names = metadata["method"], tuple(json.loads(metadata["class_names"]))
-        saved = METHODS[method].Config.model_validate(yaml.safe_load(metadata["config"]))
+        saved = METHODS[method].Config.model_validate(yaml12.load(metadata["config"]))
         category_ids = tuple(json.loads(metadata["category_ids"]))
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, yaml12.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{file} does not say which detector it holds ({reason}); expected weights that `boxcycle train` wrote"

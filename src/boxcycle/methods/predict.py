@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from boxcycle.data.check import DataError
 from boxcycle.data.images import SUFFIXES
 from boxcycle.data.index import Index, Strings
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.evaluation.predictions import write_predictions
 from boxcycle.methods.evaluate import predict_index
 from boxcycle.methods.loading import Trained, load
@@ -103,6 +104,4 @@ def _write_images(path: Path, index: Index) -> None:
         for image_id, name, size in zip(index.image_ids, index.file_names, index.image_sizes, strict=True)
     ]
     categories = [{"id": int(i), "name": name} for i, name in zip(index.category_ids, index.class_names, strict=True)]
-    path.write_text(
-        json.dumps({"images": rows, "categories": categories, "annotations": []}, indent=1), encoding="utf-8"
-    )
+    write_text(path, json.dumps({"images": rows, "categories": categories, "annotations": []}, indent=1))

@@ -71,9 +71,9 @@ def build_backbone(
 
     ``weights``: "default" (the ImageNet weights that come with the installation; efficientnet_lite0 has them), "none"
     (random; to be trained, their norms need :func:`boxcycle.models.backbone_calibration.calibrate`), "hub" (timm's
-    download), or a .safetensors, .pth or .pt file.
-    ``frozen``: how many stages of the trunk, counted from the image, keep their weights; None is the network's own
-    number. ``stride``: 8 leaves out the trunk's last step and dilates what follows.
+    download), or a .safetensors, .pth or .pt file. ``frozen``: how many stages of the trunk, counted from the image,
+    keep their weights; None is the network's own number. ``stride``: 8 leaves out the trunk's last step and dilates
+    what follows.
 
     Raises ``ValueError`` for an unknown name, an impossible ``frozen`` or ``stride``, or weights that are absent or do
     not fit.

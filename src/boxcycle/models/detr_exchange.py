@@ -1,6 +1,4 @@
-"""Deformable DETR to and from the checkpoints of Hugging Face transformers: a folder with config.json and
-model.safetensors.
-"""
+"""Deformable DETR to and from Hugging Face transformers' checkpoints: folders of config.json and model.safetensors."""
 
 from __future__ import annotations
 
@@ -211,7 +209,9 @@ def _backbone_names(config: DetrConfig) -> dict[str, str]:
 
 
 def _check_backbone(name: str) -> None:
-    """transformers replaces every batch norm by a fixed one of eps 1e-5, and loses the activations that timm's other
+    """Raise ``ValueError`` for a backbone that would not be the same there.
+
+    transformers replaces every batch norm by a fixed one of eps 1e-5, and loses the activations that timm's other
     networks keep inside their norms.
     """
     able = [other for other, its in ARCHITECTURES.items() if its.timm_name.startswith(("resnet", "test_resnet"))]

@@ -1,8 +1,7 @@
-"""Faster R-CNN with a trunk/head split backbone: RoIAlign on the trunk's map, then the backbone's own last stage for
-each region.
+"""Faster R-CNN with a trunk/head split backbone: RoIAlign on the trunk's map, the last stage for each region.
 
-Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015, in the C4
-form.
+Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", NeurIPS 2015, in the form
+that is called C4.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ REGION_CELLS = 7  # a side: Fast R-CNN, section 2.1
 
 
 class RegionHead(nn.Module):
-    """Class logits of regions: RoIAlign, a backbone's last stage, one fully connected layer. The "conv5 head" of the
-    papers.
-    """
+    """Class logits of regions: RoIAlign, a backbone's last stage (the papers: "conv5"), one fully connected layer."""
 
     def __init__(self, stage: nn.Module, stride: int, size: int, channels: int, num_classes: int) -> None:
         super().__init__()

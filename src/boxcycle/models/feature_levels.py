@@ -46,11 +46,10 @@ class FeatureLevels(nn.Module):
 
     def __init__(self, channels: Sequence[int], levels: int, width: int) -> None:
         super().__init__()
-        coarser = [channels[-1]] + [width] * (levels - len(channels))
+        more = levels - len(channels)
         projections = [nn.Conv2d(inputs, width, 1) for inputs in channels]
-        projections += [
-            nn.Conv2d(inputs, width, 3, stride=2, padding=1) for inputs in coarser[: levels - len(channels)]
-        ]
+        for inputs in ([channels[-1]] + [width] * more)[:more]:  # the first of them sees the backbone's last map
+            projections.append(nn.Conv2d(inputs, width, 3, stride=2, padding=1))
         for layer in projections:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

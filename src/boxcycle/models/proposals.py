@@ -21,10 +21,9 @@ class RegionProposer(nn.Module):
     """Scores every anchor of a feature map and proposes the best boxes.
 
     Anchors are square roots of areas ``sizes`` (pixels, image frame) in the aspect ratios ``ratios`` (height over
-    width), centred on the
-    corner of each cell, as in torchvision and in the released code of MTL-SSL. ``count`` proposals are kept of the
-    ``candidates`` best scored,
-    after non-maximum suppression at ``nms_iou``; of each image ``sampled`` anchors teach.
+    width), centred on the corner of each cell, as in torchvision and in the released code of MTL-SSL. ``count``
+    proposals are kept of the ``candidates`` best scored, after non-maximum suppression at ``nms_iou``; of each image
+    ``sampled`` anchors teach.
     """
 
     def __init__(
@@ -48,8 +47,8 @@ class RegionProposer(nn.Module):
         """Propose boxes for each image.
 
         Shapes: maps [B, C, H, W]. Returns the proposals (a list of [P, 4], xyxy, image frame, without gradient, best
-        first) and what the losses
-        need: objectness logits [B, A], deltas [B, A, 4] and anchors [A, 4] (shared by the images of a batch).
+        first) and what the losses need: objectness logits [B, A], deltas [B, A, 4] and anchors [A, 4] (shared by the
+        images of a batch).
         """
         objectness, deltas = (outputs[0] for outputs in self.head([maps]))
         anchors = self.anchors(TorchvisionImageList(images.tensors, images.sizes), [maps])[0]  # [A, 4]
@@ -75,8 +74,7 @@ class RegionProposer(nn.Module):
         return boxes[keep]
 
     def losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        """Objectness cross entropy and box regression of sampled anchors, each the mean over images of the image's
-        mean.
+        """Objectness cross entropy and box regression of sampled anchors, means over images of each image's mean.
 
         Anchors of IoU >= 0.7 with a box, and the best of each box, are objects; below 0.3 background.
         """

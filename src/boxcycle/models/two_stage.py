@@ -1,10 +1,9 @@
 """A two-stage detector in named stages: features, propose, sample, classify, detect.
 
 The stages are methods, so that a method of the package can stand between them (refine the class logits, classify other
-windows of the same
-maps). Every loss is the mean over the images of a loss of the image alone; together with each image's own random seed
-that makes the loss of
-a batch the mean of the losses of its parts, however the parts are spread over processes.
+windows of the same maps). Every loss is the mean over the images of a loss of the image alone; together with each
+image's own random seed that makes the loss of a batch the mean of the losses of its parts, however the parts are spread
+over processes.
 """
 
 from __future__ import annotations
@@ -53,9 +52,8 @@ class RoIs(NamedTuple):
     """The regions of a batch that teach the second stage; lists have one entry an image, R in all.
 
     ``boxes`` [R_i, 4] xyxy, image frame; ``labels`` [R] int64, 0 background; ``matched`` [R] int64: the row of the
-    target's box that an object
-    learns; ``wanted`` [R, 4]: its encoded box; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i),
-    times its box's weight.
+    target's box that an object learns; ``wanted`` [R, 4]: its encoded box; ``share`` [R]: the part of the loss that a
+    region carries, 1 / (B R_i), times its box's weight.
     """
 
     boxes: list[Tensor]

@@ -31,9 +31,8 @@ def assign(
     """Assign to each candidate the annotated box that it overlaps most. [Faster R-CNN, section 3.1.2]
 
     IoU of at least ``positive_iou`` makes an object, below ``negative_iou`` background, between the two ignored. With
-    ``best_for_each_box`` the candidates that overlap a box most are its objects whatever their IoU, if it is above 0.
-    A background
-    candidate of which at least half lies in an ignore region (``iscrowd``) is ignored.
+    ``best_for_each_box`` the candidates that overlap a box most are its objects whatever their IoU, if it is above 0. A
+    background candidate of which at least half lies in an ignore region (``iscrowd``) is ignored.
 
     Shapes: candidates [P, 4] xyxy, image frame.
     """

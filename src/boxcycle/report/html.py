@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
-from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.checkpoint import write_text
 
 
 class WithSpread(NamedTuple):
@@ -89,12 +89,7 @@ class Report:
 def write_report(path: Path, report: Report) -> None:
     """Write ``report`` to ``path``. Every name in it is escaped; ``charts`` alone are taken as they are."""
     charts = {title: Markup(svg) for title, svg in report.charts.items()}
-    page = _template().render(report=report, charts=charts)
-    write_atomically(path, lambda beside: _write_text(beside, page))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text(path, _template().render(report=report, charts=charts))
 
 
 @lru_cache

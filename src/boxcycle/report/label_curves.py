@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.checkpoint import write_atomically, write_text
 from boxcycle.evaluation.groups import Group, Labels, Spread, course
 from boxcycle.report.curves import STYLE, to_svg
 from boxcycle.report.drawing import PALETTE
@@ -23,40 +23,35 @@ INK: dict[Any, Any] = dict.fromkeys(
 )
 # an SVG file beside a text takes the colours that the reader's page has
 ADAPTS = "<style>:root{color:#1b2430}@media(prefers-color-scheme:dark){:root{color:#e7ebf0}}</style>"
+FIGURE = "AP50"  # that is drawn
 
-Points = list[tuple[Labels, Spread]]
 
-
-def label_charts(groups: Sequence[Group], figure: str = "AP50") -> dict[str, str]:
+def label_charts(groups: Sequence[Group]) -> dict[str, str]:
     """A chart for each kind of label that any group spent, as ``<svg>`` elements by title."""
     return {
-        f"{figure} against {UNITS[unit]}": _svg(groups, figure, unit)
+        f"{FIGURE} against {UNITS[unit]}": _svg(groups, unit)
         for unit in UNITS
-        if any(_has(labels, unit) for group in groups for labels, _ in course(group, figure))
+        if any(_has(labels, unit) for group in groups for labels, _ in course(group, FIGURE))
     }
 
 
-def write_pictures(folder: Path, groups: Sequence[Group], figure: str = "AP50", stem: str = "labels") -> list[Path]:
-    """Write ``labels.png``, dark on white, and ``labels.svg``, in the colours of the page that shows it."""
-    unit = next((u for u in UNITS if any(_has(labels, u) for g in groups for labels, _ in course(g, figure))), "boxes")
+def write_pictures(folder: Path, groups: Sequence[Group], stem: str = "labels") -> list[Path]:
+    """Write ``<stem>.png``, dark on white, and ``<stem>.svg``, in the colours of the page that shows it."""
+    unit = next((u for u in UNITS if any(_has(labels, u) for g in groups for labels, _ in course(g, FIGURE))), "boxes")
     with matplotlib.rc_context({**STYLE, **INK, "font.size": 11}):
-        drawn, png = _draw(groups, figure, unit, size=(7.2, 4.4)), folder / f"{stem}.png"
+        drawn, png = _draw(groups, unit, size=(7.2, 4.4)), folder / f"{stem}.png"
         write_atomically(png, lambda file: drawn.savefig(file, format="png", dpi=160, facecolor="white"))
     with matplotlib.rc_context(STYLE):
-        text = to_svg(_draw(groups, figure, unit, size=(7.2, 4.4)))
+        text = to_svg(_draw(groups, unit, size=(7.2, 4.4)))
     head, body = text[: text.index(">") + 1], text[text.index(">") + 1 :]
     svg = folder / f"{stem}.svg"
-    write_atomically(svg, lambda file: _write(file, head + ADAPTS + body))
+    write_text(svg, head + ADAPTS + body)
     return [png, svg]
 
 
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-
-
-def _svg(groups: Sequence[Group], figure: str, unit: str) -> str:
+def _svg(groups: Sequence[Group], unit: str) -> str:
     with matplotlib.rc_context(STYLE):
-        return to_svg(_draw(groups, figure, unit, size=(4.6, 3.4)))
+        return to_svg(_draw(groups, unit, size=(4.6, 3.4)))
 
 
 def _has(labels: Labels, unit: str) -> bool:
@@ -64,12 +59,12 @@ def _has(labels: Labels, unit: str) -> bool:
     return not math.isnan(value) and value > 0
 
 
-def _draw(groups: Sequence[Group], figure: str, unit: str, size: tuple[float, float]) -> Figure:
+def _draw(groups: Sequence[Group], unit: str, size: tuple[float, float]) -> Figure:
     drawing = Figure(figsize=size, layout="constrained")
-    axes = drawing.add_subplot(xlabel=UNITS[unit], ylabel=f"{figure} (%)")
+    axes = drawing.add_subplot(xlabel=UNITS[unit], ylabel=f"{FIGURE} (%)")
     highest = 0.0
     for number, group in enumerate(groups):
-        points = [(getattr(labels, unit), s) for labels, s in course(group, figure) if not math.isnan(s.mean)]
+        points = [(getattr(labels, unit), s) for labels, s in course(group, FIGURE) if not math.isnan(s.mean)]
         points = [(x, s) for x, s in points if not math.isnan(x)]
         if unit != "boxes" and not any(x for x, _ in points):
             continue  # what spent none of these stands in the chart of boxes

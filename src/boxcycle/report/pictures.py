@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -59,12 +59,7 @@ def stack(rows: Sequence[Image.Image], *, gap: int = 8) -> Image.Image:
 
 
 def save_predictions(
-    folder: Path,
-    index: Index,
-    predictions: Sequence[Prediction],
-    *,
-    min_score: float = 0.5,
-    progress: Callable[[int, int], None] | None = None,
+    folder: Path, index: Index, predictions: Sequence[Prediction], *, min_score: float = 0.5
 ) -> list[Path]:
     """Write one JPEG for each prediction, the image with its detections; returns the files.
 
@@ -80,8 +75,6 @@ def save_predictions(
         marks = detection_marks(prediction, index.class_names, min_score=min_score)
         files.append(folder / name)
         draw_marks(read_image(index.image_path(position)), marks).save(files[-1], quality=92)
-        if progress:
-            progress(len(files), len(predictions))
     return files
 
 

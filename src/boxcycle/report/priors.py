@@ -54,13 +54,7 @@ def write_priors_report(path: Path, title: str, images: dict[str, dict[int, tupl
     """Write a page of pictures: for each image its updates by number, each with a caption and a picture's file."""
     rows = []
     for name, updates in images.items():
-        numbers = sorted(updates)
-        shown = (
-            numbers
-            if len(numbers) <= COLUMNS
-            else [numbers[i * (len(numbers) - 1) // (COLUMNS - 1)] for i in range(COLUMNS)]
-        )
-        rows.append(Row(name, [(f"R{n}: {updates[n][0]}", Image.open(updates[n][1])) for n in shown]))
+        rows.append(Row(name, [(f"R{n}: {updates[n][0]}", Image.open(updates[n][1])) for n in _some(updates)]))
     note = (
         "Above: the attention map, with the region and instance priors found on it. Below: the priors that are learnt."
     )

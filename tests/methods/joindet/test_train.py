@@ -8,43 +8,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from boxcycle.cli import app
 from boxcycle.data.check import DataError
 from boxcycle.data.config import DataConfig, open_split
 from boxcycle.data.one_class import without_any_box
-from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import detr, joindet
 from boxcycle.methods.joindet import batches
 from boxcycle.methods.joindet.store import Priors, collect, load_priors
+from command_line import boxcycle, stopped_in_step
 
 SMALL = {"levels": 2, "width": 32, "encoder_layers": 1, "decoder_layers": 2, "feed_forward": 32, "queries": 12}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_scenes(tmp_path_factory.mktemp("data") / "scenes", SceneConfig(size=64), {"train": 6, "val": 3})
-
-
-def boxcycle(*words: object, exit_code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == exit_code, result.output
-    return result.output
+pytestmark = pytest.mark.usefixtures("quiet_place")
 
 
 def settings(data: Path) -> list[str]:
@@ -133,25 +116,12 @@ def uninterrupted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_stopped_run_goes_on_to_the_same_priors_and_weights(
-    scenes: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, batch: int
-) -> None:
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_stopped_run_goes_on_to_the_same_priors_and_weights(scenes: Path, uninterrupted: Path, step: int) -> None:
     """Stopped within a period, before an update and after it."""
-    whole, seen = batches.make_loader, 0
-
-    def stopping_loader(*given: Any, **more: Any) -> Iterator[Any]:
-        nonlocal seen
-        for samples in whole(*given, **more):
-            seen += 1
-            if seen == batch:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield samples
-
-    with monkeypatch.context() as context:
-        context.setattr(batches, "make_loader", stopping_loader)
+    with stopped_in_step(step):
         boxcycle(*pretrain(scenes), "run=parts", "fit.steps=5", exit_code=128 + signal.SIGTERM)
-    assert f"resuming at step {batch}" in boxcycle("pretrain", "joindet", "config=parts/config.yaml", "resume=true")
+    assert f"resuming at step {step}" in boxcycle("pretrain", "joindet", "config=parts/config.yaml", "resume=true")
     assert_same_run(uninterrupted, Path("parts"), updates=2)
 
 

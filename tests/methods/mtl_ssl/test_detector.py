@@ -2,54 +2,24 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from boxcycle.methods.mtl_ssl import labels
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
 from boxcycle.methods.mtl_ssl.tasks import image_means, mean_of_means
-from boxcycle.models.config import DetectorConfig
-from boxcycle.models.faster_rcnn import FasterRCNN
-from boxcycle.models.two_stage import RegionConfig
 from boxcycle.types import Target
+from small_images import EMPTY, IMAGES, TARGETS
 
-SMALL = {"windows": 8, "refined": 4}
-JOINT = {"stop_gradient": False, "foreground": 1.0}
-FORMS = ["region", "dense", "shared"]  # of the tasks' heads
-
-
-def build(tiny: str, **tasks: object) -> MultiTaskDetector:
-    """The paper's form: all tasks, and they teach the shared features."""
-    torch.manual_seed(0)
-    config = DetectorConfig(
-        backbone=tiny, weights="none", proposals=20, regions=RegionConfig(sampled=16, score_threshold=0.0)
-    )
-    return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**{**SMALL, **JOINT, **tasks}))
+from .forms import FORMS, build
 
 
-def image(seed: int) -> Tensor:
-    return torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed))
-
-
-def target(boxes: list[list[float]], classes: list[int], seed: int) -> Target:
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(classes, dtype=torch.int64),
-        seed=seed,
-    )
-
-
-IMAGES = [image(seed) for seed in range(3)]
-TARGETS = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), target([], [], 12), target([[0, 0, 33, 33]], [2], 13)]
-
-
-@pytest.mark.parametrize("heads", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("refinement", [0.0, 1.0])
 def test_stopped_tasks_leave_the_detector_exactly_as_plain_training_does(
-    tiny: str, refinement: float, heads: str
+    tiny: str, refinement: float, form: str
 ) -> None:
-    model = build(tiny, stop_gradient=True, refinement=refinement, heads=heads)
-    plain = build(tiny).detector
+    model = build(tiny, form, stop_gradient=True, refinement=refinement)
+    plain = build(tiny, form).detector
     torch.manual_seed(7)
     expected = plain.losses(IMAGES, TARGETS)
     torch.manual_seed(8)  # the tasks draw from generators of their own, not from torch's
@@ -62,19 +32,19 @@ def test_stopped_tasks_leave_the_detector_exactly_as_plain_training_does(
         assert one.grad.equal(other.grad), name
 
 
-@pytest.mark.parametrize("heads", FORMS)
-def test_tasks_teach_the_shared_features(tiny: str, heads: str) -> None:
-    model = build(tiny, heads=heads)
+@pytest.mark.parametrize("form", FORMS)
+def test_tasks_teach_the_shared_features(tiny: str, form: str) -> None:
+    model = build(tiny, form)
     for name in ("multi_object", "closeness", "foreground"):
         model.zero_grad()
         model.losses(IMAGES, TARGETS)[name].backward()
         assert next(model.detector.backbone.trunk.parameters()).grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("heads", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("leak", [False, True])
-def test_the_refinement_teaches_nothing_but_itself_unless_it_leaks(tiny: str, leak: bool, heads: str) -> None:
-    model = build(tiny, refinement_leak=leak, heads=heads)
+def test_the_refinement_teaches_nothing_but_itself_unless_it_leaks(tiny: str, leak: bool, form: str) -> None:
+    model = build(tiny, form, refinement_leak=leak)
     model.losses(IMAGES, TARGETS)["refinement"].backward()
     touched = {
         name
@@ -85,9 +55,9 @@ def test_the_refinement_teaches_nothing_but_itself_unless_it_leaks(tiny: str, le
     assert bool(touched - {"refiner.layer.weight", "refiner.layer.bias"}) == leak
 
 
-@pytest.mark.parametrize("heads", FORMS)
-def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(tiny: str, heads: str) -> None:
-    model = build(tiny, heads=heads)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(tiny: str, form: str) -> None:
+    model = build(tiny, form)
     together = model.losses(IMAGES, TARGETS)
     alone = [model.losses([one], [its]) for one, its in zip(IMAGES, TARGETS, strict=True)]
     for name, value in together.items():
@@ -95,10 +65,10 @@ def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(tiny: str, 
         torch.testing.assert_close(value, mean, atol=1e-5, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("heads", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("off", ["multi_object", "closeness", "foreground", "refinement"])
-def test_a_task_of_weight_zero_is_not_there(tiny: str, off: str, heads: str) -> None:
-    model = build(tiny, heads=heads, **{off: 0.0})
+def test_a_task_of_weight_zero_is_not_there(tiny: str, off: str, form: str) -> None:
+    model = build(tiny, form, **{off: 0.0})
     found = model.losses(IMAGES, TARGETS)
     assert off not in found
     assert found.keys() == model.loss_weights.keys()
@@ -111,11 +81,13 @@ def test_refinement_without_anything_to_refine_by_is_refused() -> None:
         TaskConfig(multi_object=0, closeness=0)
 
 
-@pytest.mark.parametrize("heads", FORMS)
-@pytest.mark.parametrize("targets", [TARGETS, [TARGETS[1]] * 3], ids=["boxes", "no boxes"])
-def test_every_parameter_has_a_gradient(tiny: str, heads: str, targets: list[Target]) -> None:
-    model = build(tiny, heads=heads)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("targets", [TARGETS, EMPTY], ids=["boxes", "no boxes"])
+def test_losses_are_finite_and_every_parameter_has_a_gradient(tiny: str, form: str, targets: list[Target]) -> None:
+    model = build(tiny, form)
     found = model.losses(IMAGES, targets)
+    assert found.keys() == model.loss_weights.keys()
+    assert all(value.isfinite() for value in found.values())
     sum(found.values()).backward()
     grouped = [parameter for group in model.parameter_groups() for parameter in group["params"]]
     assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in model.parameters()}
@@ -123,7 +95,7 @@ def test_every_parameter_has_a_gradient(tiny: str, heads: str, targets: list[Tar
 
 
 def test_heads_start_as_copies_and_are_trained_apart(tiny: str) -> None:
-    model = build(tiny, heads="region")
+    model = build(tiny, "region")
     for head in (model.window_head, model.closeness_head):
         for one, other in zip(model.detector.head.region.parameters(), head.parameters(), strict=True):
             assert one.equal(other)
@@ -132,7 +104,7 @@ def test_heads_start_as_copies_and_are_trained_apart(tiny: str) -> None:
 
 @pytest.mark.parametrize("heads", ["dense", "shared"])
 def test_heads_over_the_map_start_as_copies_too(tiny: str, heads: str) -> None:
-    model = build(tiny, heads=heads)
+    model = build(tiny, heads)
     region = model.detector.head.region
     for head in (model.window_head, model.closeness_head):
         assert head.classifier.weight.equal(region.classifier.weight)
@@ -152,12 +124,10 @@ def test_shared_heads_need_a_last_stage_to_share(tiny: str) -> None:
         MultiTaskDetector(detector, TaskConfig(heads="shared"))
 
 
-@pytest.mark.parametrize("heads", FORMS)
-def test_refinement_equals_classifying_every_window_of_every_region(tiny: str, heads: str) -> None:
-    """The whole image is classified once an image, and background regions of the mean without gradient: savings that
-    change nothing.
-    """
-    model = build(tiny, heads=heads).eval()
+@pytest.mark.parametrize("form", FORMS)
+def test_refinement_equals_classifying_every_window_of_every_region(tiny: str, form: str) -> None:
+    """The whole image is classified once an image, background regions without gradient: savings that change nothing."""
+    model = build(tiny, form).eval()
     batch = model.detector.batch(IMAGES)
     maps = model.detector.features(batch)
     boxes = [proposals[:5] for proposals in model.detector.propose(maps, batch)[0]]
@@ -177,19 +147,19 @@ def test_refinement_equals_classifying_every_window_of_every_region(tiny: str, h
     torch.testing.assert_close(found, torch.stack(rows), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("heads", FORMS)
-def test_detections_do_not_depend_on_the_order_of_images(tiny: str, heads: str) -> None:
-    model = build(tiny, heads=heads).eval()
+@pytest.mark.parametrize("form", FORMS)
+def test_detections_do_not_depend_on_the_order_of_images(tiny: str, form: str) -> None:
+    model = build(tiny, form).eval()
     with torch.no_grad():
         found, turned = model.predict(IMAGES), model.predict(IMAGES[::-1])[::-1]
     for one, other in zip(found, turned, strict=True):
         torch.testing.assert_close(one["probs"], other["probs"], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("heads", FORMS)
-def test_only_likely_proposals_are_refined(tiny: str, heads: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_only_likely_proposals_are_refined(tiny: str, form: str) -> None:
     """By the mean closeness of all proposals, as without the limit; the others keep their logits."""
-    model = build(tiny, heads=heads).eval()
+    model = build(tiny, form).eval()
     with torch.no_grad():
         batch = model.detector.batch(IMAGES)
         maps = model.detector.features(batch)

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from boxcycle.data.proposals import ProposalConfig
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.optim import clip_gradients, make_optimizer, parameter_groups
 from boxcycle.methods.ws_jds.detector import WeakDetector
+from boxcycle.methods.ws_jds.views import searched
 from boxcycle.types import Target
 
 from .conftest import CLASSES, MakeDetector
@@ -185,10 +187,10 @@ def test_without_proposals_they_are_searched_in_the_image(make_detector: MakeDet
     image = torch.full((3, 64, 80), 0.2)
     image[0, 10:40, 20:60] = 0.9
     model = make_detector(variant="parallel").eval()
-    searched = model.predict([image])[0]
-    given = model.predict([image], [model._searched(image)])[0]
-    assert searched["boxes"].equal(given["boxes"])
-    assert len(searched["boxes"]) > 1
+    found = model.predict([image])[0]
+    given = model.predict([image], [searched(image, ProposalConfig())])[0]
+    assert found["boxes"].equal(given["boxes"])
+    assert len(found["boxes"]) > 1
 
 
 # --- prediction

@@ -1,5 +1,7 @@
-// The flow: which question is shown, what a key or a button means, and which answer goes into the outbox.
+// The flow: which question is shown, what a button means, and which answer goes into the outbox.
 
+import { Answers } from "./answers.js";
+import { listenToKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { $, ordered, showClasses, showHeading, showProgress, showReasons, showSaved } from "./panel.js";
 import { Stage } from "./stage.js";
@@ -11,26 +13,30 @@ const GRIPS = [["box", [1, 1, 1, 1]], ["top left", [1, 1, 0, 0]], ["bottom right
 const questions = new Map(); // by id, as the server told them
 const upcoming = []; // ids that are leased to us
 const trail = []; // ids in the order in which they were shown
-let mine = []; // our events that count, the server's and those on their way
+let answers = new Answers([]);
 let about, outbox, progress;
 let current = null; // the question that is shown
 let draft = null; // its box as moved
 let drawing = null; // null, "box" (the question's, anew) or "object" (another one)
 let drawn = null; // the box of a drawn object that has no class yet
 let finishing = false; // whether the image is being finished
+let stored = 0; // answers that the server has confirmed since the page was opened
 let grip = 0, shownAt = 0, names = [];
 
 const stage = new Stage($("stage"), { moved: (box) => move(box), pointed: (points) => pointed(points) });
 
 async function start() {
   about = await (await fetch("state")).json();
-  mine = about.done;
+  answers = new Answers(about.done);
   outbox = new Outbox(`boxcycle ${about.title} ${about.annotator}`, {
     changed: (status) => showSaved(status, outbox?.waiting.length ?? 0),
-    stored: (reply) => count(reply.progress),
+    stored: (reply) => {
+      stored += 1;
+      count(reply.progress);
+    },
   });
   outbox.waiting.forEach(apply);
-  trail.push(...new Set(mine.map((event) => event.question)));
+  trail.push(...new Set(answers.events.map((event) => event.question)));
   $("title").textContent = about.title;
   document.title = `${about.title}: questions`;
   count(about.progress);
@@ -39,10 +45,10 @@ async function start() {
 
 // --- which question
 
-const verdictOn = (id) => mine.findLast((event) => event.question === id && event.action !== "draw" && event.action !== "finish");
-const isDone = (id) => verdictOn(id) || mine.some((event) => event.action === "finish" && event.image === questions.get(id)?.image);
+const isDone = (id) => answers.verdictOn(id) || answers.finished(questions.get(id)?.image);
 
 async function fetchNext() {
+  const before = stored;
   try {
     const reply = await (await fetch(`next?count=${AHEAD}`)).json();
     for (const question of reply.questions) {
@@ -50,7 +56,7 @@ async function fetchNext() {
       if (!upcoming.includes(question.id)) upcoming.push(question.id);
       new Image().src = `images/${encodeURIComponent(question.id)}`;
     }
-    count(reply.progress);
+    if (stored === before) count(reply.progress); // otherwise it was counted before an answer that is shown already
     return true;
   } catch {
     return false;
@@ -82,11 +88,16 @@ async function goForward() {
   if (upcoming.filter((other) => !isDone(other)).length <= 2) fetchNext();
 }
 
-async function show(id) {
+// A question by its id, from the server where it is not known yet.
+async function ask(id) {
   if (!questions.has(id)) questions.set(id, await (await fetch(`questions/${encodeURIComponent(id)}`)).json());
-  current = questions.get(id);
+  return questions.get(id);
+}
+
+async function show(id) {
+  current = await ask(id);
   if (!trail.includes(id)) trail.push(id);
-  const given = verdictOn(id);
+  const given = answers.verdictOn(id);
   draft = given?.box ?? current.box;
   drawn = null;
   finishing = current.box === null;
@@ -131,10 +142,8 @@ function answer(action, content = {}, question = current) {
   count(progress);
 }
 
-// An event's effect on what we know ourselves, before the server has it.
 function apply(event) {
-  if (event.action === "undo") mine = mine.filter((other) => other.id !== event.undoes);
-  else mine.push({ ...event, image: questions.get(event.question)?.image ?? null });
+  answers.add(event, questions.get(event.question)?.image ?? null);
 }
 
 function accept() {
@@ -169,25 +178,20 @@ function finish() {
   if (!current) return;
   if (!finishing) {
     finishing = true;
-    return setDrawing(verdictOn(current.id) ? "object" : null);
+    return setDrawing(answers.verdictOn(current.id) ? "object" : null);
   }
-  if (current.box && !verdictOn(current.id)) return announce("Say first what the orange box shows.", true);
+  if (current.box && !answers.verdictOn(current.id)) return announce("Say first what the orange box shows.", true);
   if (drawn) return announce("Choose the class of the drawn box first.", true);
   answer("finish");
   forward();
 }
 
 async function undo() {
-  const last = mine.at(-1);
+  const last = answers.last();
   if (!last) return announce("There is nothing to take back.", true);
-  await ensure(last.question);
-  answer("undo", { undoes: last.id, seconds: 0 }, questions.get(last.question));
+  answer("undo", { undoes: last.id, seconds: 0 }, await ask(last.question));
   await show(last.question);
   announce(`Taken back: ${last.action}`, true);
-}
-
-async function ensure(id) {
-  if (!questions.has(id)) questions.set(id, await (await fetch(`questions/${encodeURIComponent(id)}`)).json());
 }
 
 // --- boxes
@@ -254,23 +258,42 @@ function escape() {
 // --- the page
 
 function refresh() {
-  const given = current && verdictOn(current.id);
-  const own = mine.filter((event) => event.label && event.box && event.image === current?.image);
-  const others = own.filter((event) => event.action === "draw" || event.question !== current.id);
-  const label = given ? given.label || "no object" : current?.label;
+  const given = current && answers.verdictOn(current.id);
+  showBoxes(given);
+  if (current) showQuestion();
+  showButtons(given);
+  $("hint").textContent = hint();
+  const said = { accept: "yes", adjust: "yes, with a moved box", reject: "no object", skip: "skipped" };
+  $("answered").hidden = !given;
+  if (given) $("answered").textContent = `You answered: ${said[given.action] ?? given.label}. Another answer replaces it.`;
+  if (current) listClasses();
+}
+
+function showBoxes(given) {
+  const own = answers.boxesIn(current?.image).filter((event) => event.action === "draw" || event.question !== current.id);
+  const known = (current?.known ?? []).filter((other) => other.question !== current.id);
   const gone = finishing && given?.action === "reject";
   stage.show({
     box: drawn ?? (gone ? null : draft),
-    label: drawn ? "new object" : label,
-    others: [...(current?.known ?? []).filter((other) => other.question !== current.id), ...others],
+    label: drawn ? "new object" : given ? given.label || "no object" : current?.label,
+    others: [...known, ...own],
   });
-  if (current) ask();
+}
+
+function showQuestion() {
+  if (drawn) showHeading("What is the object that you drew?");
+  else if (finishing) showHeading("Draw every object that has no box yet");
+  else showHeading("Is this “", current.label, "”?");
+  if (drawing || drawn || finishing) $("why").hidden = true;
+}
+
+function showButtons(given) {
   const possible = Boolean(current?.box) && !drawing && !drawn;
+  const moved = possible && draft.some((side, at) => side !== current.box[at]);
   const drawOthers = finishing && (!current?.box || Boolean(given));
-  $("accept").hidden = $("reject").hidden = drawOthers;
+  $("accept").hidden = $("reject").hidden = $("finish").hidden = drawOthers;
   $("finished").hidden = !drawOthers;
   $("accept").disabled = $("reject").disabled = !possible;
-  const moved = possible && draft.some((side, at) => side !== current.box[at]);
   $("accept").firstElementChild.textContent = moved ? "Save box" : "Yes";
   $("verdict").hidden = !current;
   $("relabel").hidden = !current || (!drawn && (!current.box || Boolean(drawing)));
@@ -280,21 +303,8 @@ function refresh() {
   $("grip").disabled = !(draft || drawn);
   $("grip").firstElementChild.textContent = `Arrows: ${GRIPS[grip][0]}`;
   for (const id of ["finish", "draw", "skip"]) $(id).disabled = !current;
-  $("finish").hidden = drawOthers;
-  if (drawing || drawn || finishing) $("why").hidden = true;
   $("previous").disabled = current ? trail.indexOf(current.id) <= 0 : !trail.length;
-  $("undo").disabled = !mine.length;
-  $("hint").textContent = hint();
-  const said = { accept: "yes", adjust: "yes, with a moved box", reject: "no object", skip: "skipped" };
-  $("answered").hidden = !given;
-  if (given) $("answered").textContent = `You answered: ${said[given.action] ?? given.label}. Another answer replaces it.`;
-  if (current) listClasses();
-}
-
-function ask() {
-  if (drawn) showHeading("What is the object that you drew?");
-  else if (finishing) showHeading("Draw every object that has no box yet");
-  else showHeading("Is this “", current.label, "”?");
+  $("undo").disabled = !answers.events.length;
 }
 
 function hint() {
@@ -302,13 +312,13 @@ function hint() {
   if (drawn) return "Choose its class";
   const count = stage.shown.points?.length ?? 0;
   if (drawing) return `Click the ends of the object: top, left, bottom, right (${count} of 4)`;
-  if (finishing && current.box && !verdictOn(current.id)) return "Say what the orange box shows, then draw the others";
+  if (finishing && current.box && !answers.verdictOn(current.id)) return "Say what the orange box shows, then draw the others";
   return "";
 }
 
 function listClasses() {
   const shares = new Map(drawn ? [] : current.classes);
-  const label = drawn ? "" : (verdictOn(current.id)?.label ?? current.label);
+  const label = drawn ? "" : (answers.verdictOn(current.id)?.label ?? current.label);
   return showClasses(names, { text: $("search").value, current: label, shares, choose });
 }
 
@@ -342,34 +352,23 @@ const ACTIONS = {
   "zoom-fit": () => stage.fit(),
   "zoom-box": () => (drawn ?? draft) && stage.look(drawn ?? draft),
 };
-const KEYS = {
-  a: "accept", enter: "accept", r: "reject", e: "points", b: "grip", escape: "reset", d: "draw", f: "finish", p: "previous",
-  n: "next", s: "skip", u: "undo", "?": "help", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", 0: "zoom-fit", z: "zoom-box",
-};
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-function pressed(event) {
-  if ($("keys").open || event.altKey || event.metaKey || turning()) return;
-  const typing = event.target === $("search");
-  const key = event.key.toLowerCase();
-  if (typing) {
-    if (key === "enter" && listClasses().length === 0) return;
-    if (key === "enter" && $("search").value.trim()) choose(listClasses()[0]);
-    else if (key === "escape") $("stage").focus({ preventScroll: true });
-    else if (/^[1-9]$/.test(key) && !$("search").value) names[key - 1] && choose(names[key - 1]);
-    else return;
-  } else if (event.ctrlKey) {
-    if (key !== "z") return;
-    undo();
-  } else if (ARROWS[event.key]) nudge(...ARROWS[event.key], event.shiftKey ? 10 : 1);
-  else if ((key === " " || key === "enter") && event.target.closest("button")) return;
-  else if ((key === " " || key === "enter") && drawing && !(key === "enter" && finishing)) stage.point(stage.shown.cursor);
-  else if (key === "l" || key === "/") $("search").focus();
-  else if (/^[1-9]$/.test(key)) names[key - 1] && choose(names[key - 1]);
-  else if (KEYS[key]) ACTIONS[KEYS[key]]();
-  else return;
-  event.preventDefault();
-}
+const KEYBOARD = {
+  actions: ACTIONS,
+  turning,
+  nudge,
+  points: (key) => {
+    const set = drawing && !(key === "enter" && finishing); // Enter finishes the image
+    if (set) stage.point(stage.shown.cursor);
+    return set;
+  },
+  number: (digit) => names[digit - 1] && choose(names[digit - 1]),
+  firstFound: () => {
+    const [first] = listClasses();
+    if (first !== undefined) choose(first);
+    return first !== undefined;
+  },
+};
 
 for (const [id, action] of Object.entries(ACTIONS)) {
   $(id).addEventListener("click", (event) => {
@@ -378,5 +377,5 @@ for (const [id, action] of Object.entries(ACTIONS)) {
   });
 }
 $("search").addEventListener("input", listClasses);
-addEventListener("keydown", pressed);
+listenToKeys(KEYBOARD);
 start().catch(() => showHeading("The server does not answer. ", "", "Reload the page when it runs again."));

@@ -17,11 +17,12 @@ from boxcycle.data.check import DataError
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
 from boxcycle.data.jitter import large_scale_jitter
-from boxcycle.data.loader import Batch, make_loader
+from boxcycle.data.loader import Batch
 from boxcycle.data.one_class import with_boxes
 from boxcycle.data.proposals import open_proposals
 from boxcycle.data.transforms import ResizeConfig, Transform, make_transform
 from boxcycle.evaluation.predictions import evaluation_mode
+from boxcycle.methods.experiment import batches_of
 from boxcycle.methods.joindet.detector import JoinDet
 from boxcycle.methods.joindet.labels import random_boxes
 from boxcycle.methods.joindet.priors import View, first_view, next_view, search_priors
@@ -135,19 +136,9 @@ class Batches:
         return digest.hexdigest()[:16]
 
     def _load(self, priors: Priors, step: int, end: int) -> Iterable[Batch]:
-        settings, accumulate = self.config.fit, self.config.fit.accumulate
         learnt, transform = learnable(self.index, priors), augmentation(self.config.data.resize, self.config.jitter)
         dataset = DetectionDataset(learnt, transform, cache=self.config.data.cache)
-        return make_loader(
-            dataset,
-            batch_size=settings.batch_size // accumulate,
-            steps=end * accumulate,
-            seed=settings.seed,
-            start_step=step * accumulate,
-            rank=self.rank,
-            world_size=self.world_size,
-            workers=settings.workers,
-        )
+        return batches_of(dataset, self.config.fit, step, self.rank, self.world_size, stop=end)
 
 
 def augmentation(config: ResizeConfig, scales: tuple[float, float] | None) -> Transform:

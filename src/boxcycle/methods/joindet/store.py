@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from boxcycle.data.index import offsets_of
 from boxcycle.engine.checkpoint import write_atomically
 
 CHUNK = 64  # images of a file while a sweep is under way: what a kill costs at most
@@ -65,10 +66,9 @@ def collect(images: Iterable[Found], fingerprint: str) -> Priors:
         scores.append(score.float().numpy())
         found.append((regions, instances))
         density.append(alike)
-    offsets = np.cumsum([0, *(len(one) for one in scores[1:])], dtype=np.int64)
     return Priors(
         fingerprint,
-        offsets,
+        offsets_of([len(one) for one in scores[1:]]),
         np.concatenate(boxes),
         np.concatenate(scores),
         np.array(found, dtype=np.uint16).reshape(-1, 2),
@@ -84,7 +84,7 @@ def joined(parts: list[Priors]) -> Priors:
         for field in fields(Priors)
         if field.name not in ("fingerprint", "offsets")
     }
-    return Priors(parts[0].fingerprint, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), **columns)
+    return Priors(parts[0].fingerprint, offsets_of(counts), **columns)
 
 
 def save_priors(path: Path, priors: Priors) -> None:

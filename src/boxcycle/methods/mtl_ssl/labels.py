@@ -4,8 +4,7 @@ Lee, Na and Kim, "Multi-Task Self-Supervised Object Detection via Recycling of B
 section 3.1.
 
 Frame of every box: *image*. Shapes: N boxes, M windows, P proposals, K classes; class vectors have K+1 entries,
-background first. Everything
-runs on the device of its input.
+background first. Everything runs on the device of its input.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ def sample_windows(
     """Random windows that each touch at least one box. [MTL-SSL section 3.1, multi-object labeling]
 
     The paper draws corners and sizes; we draw as the released code does (sizes, then centres, see
-    :func:`windows_from_uniforms`), anew at every
-    call. Where luck does not find enough windows (tiny boxes in a large image), boxes widened to ``min_size`` make up
-    the rest.
+    :func:`windows_from_uniforms`), anew at every call. Where luck does not find enough windows (tiny boxes in a large
+    image), boxes widened to ``min_size`` make up the rest.
 
     Shapes: boxes [N, 4]; returns [count, 4], or [0, 4] where the image has no box. ``min_size``: shortest side in
     pixels.
@@ -49,12 +47,10 @@ def sample_windows(
 
 
 def windows_from_uniforms(uniforms: Tensor, image_size: tuple[int, int], min_size: float) -> Tensor:
-    """Windows from numbers in [0, 1): height and width in [min_size, image side], centre y and x anywhere, clipped to
-    the image.
+    """Windows from numbers in [0, 1): sides in [min_size, image side], centres anywhere, clipped to the image.
 
     A side that clipping leaves shorter than ``min_size`` grows inwards from the border it touches. In an image smaller
-    than ``min_size`` the
-    image's own side is the shortest.
+    than ``min_size`` the image's own side is the shortest.
 
     Shapes: uniforms [M, 4] in the order (height, width, centre y, centre x); returns [M, 4] xyxy.
     """
@@ -75,10 +71,9 @@ def multi_object_labels(
     """What each window shows, as a distribution over background and classes. [MTL-SSL Algorithm 1]
 
     Class k counts with the square root of the part of the window that the union of its boxes covers, background with
-    the square root of the
-    part that no box covers; then the vector is normalised. Unions are exact for any number of boxes (the released
-    code's are not from eleven
-    on). Boxes of different classes that overlap count for both. ``square_root=False`` takes the parts themselves.
+    the square root of the part that no box covers; then the vector is normalised. Unions are exact for any number of
+    boxes (the released code's are not from eleven on). Boxes of different classes that overlap count for both.
+    ``square_root=False`` takes the parts themselves.
 
     Shapes: windows [M, 4], boxes [N, 4], labels [N]; returns [M, K+1], rows sum to 1. Boxes of label 0 (ignore regions
     of unknown class) do not count.
@@ -93,10 +88,8 @@ def window_parts(windows: Tensor, boxes: Tensor, labels: Tensor, num_classes: in
     """The part of each window's area that each class covers, and that nothing covers. [MTL-SSL Algorithm 1, lines 1-3]
 
     All box edges cut the plane into cells that a box covers wholly or not at all. The area of a union within a window
-    is then a sum over covered
-    cells of (cell height within the window) x (cell width within the window): a product of three matrices, exact, for
-    all windows and classes
-    at once.
+    is then a sum over covered cells of (cell height within the window) x (cell width within the window): a product of
+    three matrices, exact, for all windows and classes at once.
 
     Shapes: windows [M, 4], boxes [N, 4], labels [N] in 1..K; returns [M, K+1] in [0, 1].
     """
@@ -153,8 +146,8 @@ def closeness_labels(
 
 
 def foreground_mask(boxes: Tensor, image_size: tuple[int, int], grid_size: int, *, original: bool = False) -> Tensor:
-    """Where objects are: 1 in the cells of a grid over the image whose centre lies in a box. [MTL-SSL section 3.1,
-    foreground labeling]
+    """Where objects are: 1 in the cells of a grid over the image whose centre lies in a box.
+    [MTL-SSL section 3.1, foreground labeling]
 
     ``original=True`` marks cells as the released code does, which rounds outwards by up to one cell.
 
@@ -178,8 +171,7 @@ def foreground_of_masks(masks: Tensor, grid_size: int) -> Tensor:
 
 
 def foreground_weights(boxes: Tensor, image_size: tuple[int, int], grid_size: int) -> Tensor:
-    """The released code's weight of each cell: 1 over the cells of the smallest box that covers it, over the mean of
-    all.
+    """The released code's weight of each cell: 1 over the cells of the smallest box there, over the mean of all.
 
     Shapes: boxes [N, 4]; returns [grid_size, grid_size] of mean 1.
     """

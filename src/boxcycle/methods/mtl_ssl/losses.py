@@ -23,8 +23,7 @@ def closeness_loss(logits: Tensor, labels: Tensor, *, background: bool = True) -
     """Soft cross entropy of each object, L_c. [MTL-SSL Eq. 2]
 
     ``background=False`` is the released code's form: the softmax runs over the foreground classes alone, and an object
-    without neighbours has
-    no loss.
+    without neighbours has no loss.
 
     Shapes: logits [R, K+1], labels [R, K+1]; returns [R].
     """

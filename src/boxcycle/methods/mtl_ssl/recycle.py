@@ -17,11 +17,11 @@ from boxcycle.types import Target, check_target
 
 
 def recycle(detector: GeneralizedRCNN, **tasks: float | bool) -> RecycledDetector:
-    """Let a torchvision detector learn MTL-SSL's three tasks beside its own, and refine its classes.
+    """Let a torchvision detector learn MTL-SSL's tasks beside its own, and refine its classes.
 
     ``detector``: Faster, Mask or Keypoint R-CNN of torchvision; it is used, not copied, and stays usable by itself.
     The tasks' heads start as copies of its box head, so it should be pretrained. ``tasks``: fields of
-    :class:`TaskConfig`, such as ``stop_gradient=True``. Raises ``TypeError`` for a detector of another kind,
+    :class:`TaskConfig`, such as ``windows=32``. Raises ``TypeError`` for a detector of another kind,
     ``ValueError`` for a field that does not exist or cannot have its value.
     """
     given = [f"{name}={str(value).lower()}" for name, value in tasks.items()]  # a text, as `key=value` is typed

@@ -1,6 +1,4 @@
-"""The layer that corrects a region's class logits by what the auxiliary tasks say of its surroundings. [MTL-SSL
-section 3.3]
-"""
+"""The layer that corrects a region's class logits by what the tasks say of its surroundings. [MTL-SSL section 3.3]"""
 
 from __future__ import annotations
 
@@ -14,12 +12,9 @@ class Refiner(nn.Module):
     """x' = x + Wr [x, m1, ..., mNr, c] + b. [MTL-SSL Eq. 1]
 
     ``x``: the region's class logits; ``m1..mNr``: the multi-object head's logits of the windows around it, the region
-    first, the whole image
-    last; ``c``: the mean of the closeness head's logits over the regions of its image. A task that is switched off
-    leaves its block out. Logits
-    go in, logits come out. The gradient of the refinement loss stops at the inputs: it trains this layer alone.
-    ``leak=True`` lets it through
-    the residual x, as the released code does.
+    first, the whole image last; ``c``: the mean of the closeness head's logits over the regions of its image. A task
+    that is switched off leaves its block out. Logits go in, logits come out. The gradient of the refinement loss stops
+    at the inputs: it trains this layer alone. ``leak=True`` lets it through the residual x, as the released code does.
     """
 
     def __init__(self, num_classes: int, windows: int, closeness: bool, *, leak: bool = False) -> None:
@@ -37,8 +32,9 @@ class Refiner(nn.Module):
         self.leak = leak
 
     def forward(self, logits: Tensor, windows: Tensor | None, closeness: Tensor | None) -> Tensor:
-        """Shapes: logits [R, K+1], windows [R, Nr, K+1], closeness [R, K+1] (each row its image's mean); returns [R,
-        K+1].
+        """Refined logits [R, K+1] of regions.
+
+        Shapes: logits [R, K+1], windows [R, Nr, K+1], closeness [R, K+1], each row its image's mean.
         """
         blocks = [logits]
         if windows is not None:

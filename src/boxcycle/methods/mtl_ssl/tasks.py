@@ -170,8 +170,9 @@ class Tasks(nn.Module):
     def _closeness(
         self, prepared: Any, batch: ImageList, rois: RoIs, targets: list[Target]
     ) -> tuple[Tensor, Tensor | None]:
-        """Task 2: which classes are near each sampled object? Also each image's mean logits [B, K+1], without
-        gradient, for the refinement.
+        """Task 2: which classes are near each sampled object?
+
+        Also each image's mean logits [B, K+1], without gradient, for the refinement.
         """
         counts = [len(boxes) for boxes in rois.boxes]
         wanted, objects, rest = [], [], []
@@ -212,8 +213,9 @@ class Tasks(nn.Module):
 
     @torch.no_grad()
     def _window_logits(self, prepared: Any, batch: ImageList, boxes: list[Tensor]) -> Tensor:
-        """Multi-object logits [R, Nr, K+1] of the windows around regions; the whole image, last of them all, is
-        classified once an image.
+        """Multi-object logits [R, Nr, K+1] of the windows around regions.
+
+        The whole image, the last window of every region, is classified once an image.
         """
         count = self.config.refinement_windows
         grown = [
@@ -227,8 +229,9 @@ class Tasks(nn.Module):
 
 
 def image_sums(logits: Tensor, boxes: list[Tensor]) -> Tensor:
-    """Sum of the rows of each image. Shapes: logits [R, K+1], boxes: a list of [R_i, 4]; returns [B, K+1], without
-    gradient.
+    """Sum of the rows of each image, without gradient.
+
+    Shapes: logits [R, K+1], boxes: a list of [R_i, 4]; returns [B, K+1].
     """
     counts = [len(regions) for regions in boxes]
     return torch.stack([rows.sum(0) for rows in logits.detach().split(counts)])
@@ -240,8 +243,9 @@ def image_means(logits: Tensor, counts: list[int]) -> Tensor:
 
 
 def mean_of_means(values: Tensor, counts: list[int]) -> Tensor:
-    """Mean over the images of the mean of each image's values, 0 for an image without. Shapes: values [R]; returns a
-    scalar.
+    """Mean over the images of the mean of each image's values, 0 for an image without.
+
+    Shapes: values [R]; returns a scalar.
     """
     return image_means(values[:, None], counts).mean()
 

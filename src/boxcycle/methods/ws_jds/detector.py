@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from boxcycle.data.index import Index
-from boxcycle.data.proposals import ProposalConfig, find_proposals, open_proposals
+from boxcycle.data.proposals import ProposalConfig, open_proposals
 from boxcycle.methods.ws_jds import labels, losses
 from boxcycle.methods.ws_jds.guidance import (
     Scores,
@@ -29,13 +29,10 @@ from boxcycle.methods.ws_jds.guidance import (
 )
 from boxcycle.methods.ws_jds.network import DetectionBranch, GuidanceConfig, SegmentationBranch, WeakDetectorConfig
 from boxcycle.methods.ws_jds.refinement import check, refined
-from boxcycle.methods.ws_jds.views import inside, instance_masks, view
+from boxcycle.methods.ws_jds.views import check_tags, inside, instance_masks, sampled, searched, view
 from boxcycle.models.backbone import build_backbone
 from boxcycle.models.batch import pad_images
-from boxcycle.ops.randomness import image_generator
 from boxcycle.types import Detections, ImageList, Target
-
-PROPOSAL_STREAM = 3  # see ops.randomness: the draw of proposals that teach
 
 
 class WeakDetector(nn.Module):
@@ -62,16 +59,10 @@ class WeakDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.guidance = config or WeakDetectorConfig(), guidance or GuidanceConfig()
-        self.proposal_config, self.num_classes, self.guided_after = (
-            proposals or ProposalConfig(),
-            num_classes,
-            guided_after,
-        )
+        self.proposal_config = proposals or ProposalConfig()
+        self.num_classes, self.guided_after = num_classes, guided_after
         backbone = build_backbone(
-            self.config.backbone,
-            weights=self.config.weights,
-            frozen=self.config.frozen,
-            stride=self.config.stride,
+            self.config.backbone, weights=self.config.weights, frozen=self.config.frozen, stride=self.config.stride
         )
         if self.config.frozen is None:
             backbone.trunk.requires_grad_(False)
@@ -248,27 +239,16 @@ class WeakDetector(nn.Module):
         return [maps[:, : -(-h // stride), : -(-w // stride)] for maps, (h, w) in zip(logits, batch.sizes, strict=True)]
 
     def _sampled(self, images: list[Tensor], targets: list[Target]) -> list[Tensor]:
-        """The proposals that teach: all of an image, or as many as are wanted, drawn anew in every step."""
+        """The proposals that teach in this step."""
         given = [target["proposals"] for target in targets] if all("proposals" in t for t in targets) else None
-        drawn = []
-        for regions, target in zip(self._checked(images, given), targets, strict=True):
-            order = torch.randperm(
-                len(regions), generator=image_generator(target, PROPOSAL_STREAM, regions.device), device=regions.device
-            )
-            drawn.append(regions[order[: self.config.sampled]] if len(regions) > self.config.sampled else regions)
-        return drawn
+        pairs = zip(self._checked(images, given), targets, strict=True)
+        return [sampled(regions, target, self.config.sampled) for regions, target in pairs]
 
     def _checked(self, images: list[Tensor], proposals: Sequence[Tensor] | None) -> list[Tensor]:
         """Proposals inside their images; the whole image where there is none."""
         if proposals is None:
-            proposals = [self._searched(image) for image in images]
+            proposals = [searched(image, self.proposal_config) for image in images]
         return [inside(regions.to(image), image) for regions, image in zip(proposals, images, strict=True)]
-
-    def _searched(self, image: Tensor) -> Tensor:
-        if self.proposal_config.method == "file":
-            raise ValueError("proposals come from a file, which does not know this image; choose proposals.method=fast")
-        pixels = (255 * image).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        return torch.from_numpy(find_proposals(pixels, self.proposal_config))
 
     def _detect(self, joint: Tensor, classes: Tensor, boxes: Tensor) -> Detections:
         row, column = (joint >= self.config.score_threshold).nonzero(as_tuple=True)
@@ -276,19 +256,6 @@ class WeakDetector(nn.Module):
         keep = batched_nms(boxes[row], scores, column, self.config.nms_iou)[: self.config.detections]
         probs = torch.cat([torch.zeros_like(classes[:, :1]), classes], dim=1)  # no background: tags do not teach one
         return Detections(boxes=boxes[row[keep]], labels=column[keep] + 1, scores=scores[keep], probs=probs[row[keep]])
-
-
-def check_tags(target: Target, num_classes: int) -> Tensor:
-    """The tags [K] of a target. Raises ``ValueError`` with one sentence if they are missing or cannot be."""
-    name = f"image {target['image_id']}" if "image_id" in target else "the target"
-    if "image_labels" not in target:
-        raise ValueError(f"{name} has no image tags; expected 'image_labels' with a number for each class")
-    tags = target["image_labels"]
-    if tags.shape != (num_classes,):
-        raise ValueError(f"image_labels of {name} must have shape [{num_classes}]; got {list(tags.shape)}")
-    if not ((tags == 0) | (tags == 1)).all():
-        raise ValueError(f"image_labels of {name} must be 0 (absent) or 1 (present); got {tags.tolist()}")
-    return tags
 
 
 def _mean_of(terms: list[Tensor]) -> Tensor:

@@ -105,10 +105,10 @@ def proposal_weights(masks: Tensor, proposals: Tensor, context: float = 1.8, lea
 
 
 def normalise_weights(weights: Tensor) -> Tensor:
-    """W brought to [-1, 1], class by class: positive values over the highest, negative ones over the size of the
-    lowest; the released code's form.
+    """W brought to [-1, 1], class by class, as in the released code.
 
-    An empty box (NaN) has -1. A class without a positive value has 1 everywhere: its map tells nothing.
+    Positive values are divided by the highest, negative ones by the size of the lowest. An empty box (NaN) has -1. A
+    class without a positive value has 1 everywhere: its map tells nothing.
 
     Shapes: [R, K]; returns [R, K].
     """

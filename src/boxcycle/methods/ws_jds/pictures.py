@@ -26,8 +26,7 @@ Pixels = NDArray[np.uint8]  # [H, W, 3]
 
 
 def guidance_rows(model: WeakDetector, dataset: DetectionDataset) -> list[Row]:
-    """A row of pictures for each present class of a few images, evenly spread over the dataset.
-    [WS-JDS Fig. 4]
+    """A row of pictures for each present class of a few images, evenly spread over the dataset. [WS-JDS Fig. 4]
 
     Every picture is of the image as the model is given it. A detector without segmentation has two: map and detections.
     """

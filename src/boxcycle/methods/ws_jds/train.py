@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from boxcycle.data.index import Index
 from boxcycle.data.proposals import ProposalConfig
 from boxcycle.data.tags import without_boxes
 from boxcycle.evaluation.corloc import corloc
-from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
+from boxcycle.evaluation.predictions import write_predictions
 from boxcycle.evaluation.segmentation import has_masks, segmentation_metrics
 from boxcycle.methods.experiment import (
     Experiment,
@@ -26,6 +25,7 @@ from boxcycle.methods.experiment import (
     load_detector_weights,
     metrics_record,
     none_for_nan,
+    write_record,
 )
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
@@ -75,19 +75,14 @@ class TagExperiment(Experiment):
             record["segmentation"] = self._segmentation(model)
         judged = self.read_training_split()
         if judged.annotated.any():
-            record["corloc_train"] = corloc_record(judged, self._predict(model, judged))
+            record["corloc_train"] = corloc_record(judged, self.predict(model, judged))
         write_predictions(self.folder / "predictions.json", self.val_index, predictions)
-        (self.folder / "eval.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(self.folder, record)
         more = self._guidance(model) if isinstance(model, WeakDetector) else ()
         report = write_run_report(
             self.folder, self.val_index, title=f"ws_jds on {self.config.data.path.name}", more=more
         )
         print(f"{_summary(record, self.config.data.val)}; report: {report}")
-
-    def _predict(self, model: nn.Module, index: Index) -> list[Prediction]:
-        device = next(model.parameters()).device
-        dataset = dataset_for(model, index, self.config.data)
-        return predict_dataset(model, dataset, batch_size=self.config.fit.batch_size, device=device)
 
     def _guidance(self, model: WeakDetector) -> list[Row]:
         return guidance_rows(model, dataset_for(model, self.train_index, self.config.data))

@@ -1,4 +1,4 @@
-"""An image and its proposals as the detector is shown them: inside the image, at another scale, mirrored."""
+"""What the detector is shown of an image: its tags and proposals, checked, drawn for a step, at a scale, mirrored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,40 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from boxcycle.data.proposals import ProposalConfig, find_proposals
 from boxcycle.methods.ws_jds import labels
-from boxcycle.types import Detections
+from boxcycle.ops.randomness import image_generator
+from boxcycle.types import Detections, Target
+
+PROPOSAL_STREAM = 3  # see ops.randomness: the draw of proposals that teach
+
+
+def check_tags(target: Target, num_classes: int) -> Tensor:
+    """The tags [K] of a target. Raises ``ValueError`` with one sentence if they are missing or cannot be."""
+    name = f"image {target['image_id']}" if "image_id" in target else "the target"
+    if "image_labels" not in target:
+        raise ValueError(f"{name} has no image tags; expected 'image_labels' with a number for each class")
+    tags = target["image_labels"]
+    if tags.shape != (num_classes,):
+        raise ValueError(f"image_labels of {name} must have shape [{num_classes}]; got {list(tags.shape)}")
+    if not ((tags == 0) | (tags == 1)).all():
+        raise ValueError(f"image_labels of {name} must be 0 (absent) or 1 (present); got {tags.tolist()}")
+    return tags
+
+
+def searched(image: Tensor, config: ProposalConfig) -> Tensor:
+    """The proposals [P, 4] that a search finds in an image [3, H, W] in [0, 1], in its own pixels."""
+    if config.method == "file":
+        raise ValueError("proposals come from a file, which does not know this image; choose proposals.method=fast")
+    pixels = (255 * image).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return torch.from_numpy(find_proposals(pixels, config))
+
+
+def sampled(boxes: Tensor, target: Target, count: int) -> Tensor:
+    """The proposals that teach: all of an image, or ``count`` of them, drawn anew in every step."""
+    generator = image_generator(target, PROPOSAL_STREAM, boxes.device)
+    order = torch.randperm(len(boxes), generator=generator, device=boxes.device)
+    return boxes[order[:count]] if len(boxes) > count else boxes
 
 
 def inside(boxes: Tensor, image: Tensor) -> Tensor:
