@@ -48,12 +48,13 @@ class Setting:
     rounds: int = 3
     questions: int = 40  # a round
     any_context: bool = False
+    later_lr: float = 3e-4  # of the later rounds
     frozen: int | None = None  # blocks of the trunk that stay as ImageNet left them; None: the detector's default
 
 
 SETTINGS = {
     "scenes": Setting(labelled=60, pixels=224, steps=300, later_steps=150),
-    "bccd": Setting(labelled=15, pixels=224, steps=250, later_steps=100, any_context=True),
+    "bccd": Setting(labelled=20, pixels=192, steps=250, later_steps=100, questions=150, any_context=True),
 }
 # what each arm changes of section `ssm`; the first is what the others are held against
 ARMS: dict[str, dict[str, Any]] = {
@@ -79,6 +80,7 @@ def configuration(path: Path, file: Path, setting: Setting, options: argparse.Na
     ssm = {
         "rounds": setting.rounds,
         "steps": setting.later_steps,
+        "lr": setting.later_lr,
         "ema": 0.99,
         "questions": {"count": setting.questions},
         "mining": {"any_context": setting.any_context},

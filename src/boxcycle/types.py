@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+HUMAN, MINED = 0, 1  # sources of a box
+
+
 class _RequiredTarget(TypedDict):
     boxes: Tensor  # [N, 4] float, xyxy
     labels: Tensor  # [N] int64 in 1..K; 0 only for an ignore region of unknown class
@@ -36,7 +39,7 @@ class Target(_RequiredTarget, total=False):
     difficult: Tensor  # [N] bool, VOC: learnt from, left out of the score
     masks: Tensor  # [N, H, W] bool
     image_labels: Tensor  # [K] float32, the image's tags: 1 present, 0 absent
-    source: Tensor  # [N] int64: 0 human, 1 mined, 2 prior
+    source: Tensor  # [N] int64: 0 human, 1 mined (it teaches a class, not a place), 2 prior
     weight: Tensor  # [N] float32: multiplies the losses of the box
     annotated: bool  # False: nobody looked, which is not the same as an image without objects
     original_size: tuple[int, int]  # (height, width) of the image file

@@ -11,9 +11,10 @@ import torch
 
 from boxcycle.data.dataset import DetectionDataset
 from boxcycle.data.index import Index
-from boxcycle.data.pool import MINED, Pool, regions
+from boxcycle.data.pool import Pool, regions
 from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.ops.matching import IGNORED, assign
+from boxcycle.types import MINED
 
 MakeIndex = Callable[..., Index]
 A, B, C = 101, 102, 103  # images 1..3; image 100 is labelled from the start

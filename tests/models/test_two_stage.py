@@ -7,6 +7,8 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig, thin
+from boxcycle.ops.matching import says_where
+from boxcycle.types import Target
 from small_images import image, target
 
 
@@ -76,6 +78,24 @@ def test_weights_multiply_the_losses_of_their_boxes_and_no_others(detector: Fast
     assert (rois.share[rois.labels > 0] == 0).all()
     assert (rois.share[rois.labels == 0] == 1 / len(rois.labels)).all()
     assert (rois.labels > 0).any()
+
+
+def test_a_mined_box_teaches_its_class_and_not_its_place(detector: FasterRCNN) -> None:
+    human, mined = (
+        detector.losses(IMAGES[:1], [TARGETS[0] | {"source": torch.full_like(TARGETS[0]["labels"], source)}])
+        for source in (0, 1)
+    )
+    assert human["box"] > 0
+    assert human["rpn_box"] > 0
+    assert mined["box"] == mined["rpn_box"] == 0
+    for name in ("class", "rpn_objectness"):
+        assert mined[name] == human[name]
+
+
+def test_of_two_boxes_only_the_mined_one_teaches_no_place() -> None:
+    target = Target(boxes=torch.zeros(2, 4), labels=torch.ones(2, dtype=torch.int64), source=torch.tensor([0, 1]))
+    assert says_where(target, torch.tensor([0, 1, 1, 0])).tolist() == [True, False, False, True]
+    assert says_where(target | {"source": torch.zeros(0)}, torch.tensor([0])).tolist() == [True]
 
 
 def test_thinned_regions_keep_the_weight_of_their_image(detector: FasterRCNN) -> None:

@@ -16,8 +16,8 @@ from torchvision.ops import box_iou
 
 from boxcycle.data.index import Index, Strings, offsets_of
 from boxcycle.data.stratify import Positions
+from boxcycle.types import HUMAN, MINED
 
-HUMAN, MINED = 0, 1  # sources of a box, as in types.Target
 SAME = 0.5  # IoU from which two regions are about the same thing
 
 

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList as TorchvisionImag
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from boxcycle.ops.matching import assign, sample_balanced
+from boxcycle.ops.matching import assign, sample_balanced, says_where
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import ImageList, Target
 
@@ -84,7 +84,7 @@ class RegionProposer(nn.Module):
             generator = image_generator(target, ANCHOR_STREAM, anchors.device)
             rows = sample_balanced(assignment.labels, self.sampled, 0.5, generator)
             is_object = assignment.labels[rows] > 0
-            positive = rows[is_object]
+            positive = rows[is_object & says_where(target, assignment.matched[rows])]
             wanted = self.coder.encode_single(target["boxes"][assignment.matched[positive]], anchors[positive])
             count = max(len(rows), 1)
             objectness.append(

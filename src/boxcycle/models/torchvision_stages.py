@@ -124,7 +124,8 @@ class Sampled(NamedTuple):
         rows = torch.cat([order + start for order, start in zip(orders, starts[:-1], strict=True)])
         boxes = [regions[order] for regions, order in zip(self.boxes, orders, strict=True)]
         labels, matched, wanted = (torch.cat(values)[rows] for values in (self.labels, self.matched, self.wanted))
-        return RoIs(boxes, labels, matched, wanted, torch.full_like(wanted[:, 0], 1 / max(len(rows), 1))), rows
+        share = torch.full_like(wanted[:, 0], 1 / max(len(rows), 1))
+        return RoIs(boxes, labels, matched, wanted, labels > 0, share), rows
 
 
 @dataclass(frozen=True)

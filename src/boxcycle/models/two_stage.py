@@ -21,7 +21,7 @@ from boxcycle.models.backbone import Backbone
 from boxcycle.models.batch import pad_images
 from boxcycle.models.detector import Detector
 from boxcycle.models.proposals import RegionProposer
-from boxcycle.ops.matching import assign, sample_balanced
+from boxcycle.ops.matching import assign, sample_balanced, says_where
 from boxcycle.ops.randomness import image_generator
 from boxcycle.types import Detections, ImageList, Target, check_target
 
@@ -52,14 +52,15 @@ class RoIs(NamedTuple):
     """The regions of a batch that teach the second stage; lists have one entry an image, R in all.
 
     ``boxes`` [R_i, 4] xyxy, image frame; ``labels`` [R] int64, 0 background; ``matched`` [R] int64: the row of the
-    target's box that an object learns; ``wanted`` [R, 4]: its encoded box; ``share`` [R]: the part of the loss that a
-    region carries, 1 / (B R_i), times its box's weight.
+    target's box that an object learns; ``wanted`` [R, 4]: its encoded box; ``located`` [R] bool: whether it learns that
+    or the class alone; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i), times its box's weight.
     """
 
     boxes: list[Tensor]
     labels: Tensor
     matched: Tensor
     wanted: Tensor
+    located: Tensor
     share: Tensor
 
 
@@ -126,7 +127,7 @@ class TwoStageDetector(Detector):
 
     def sample(self, proposals: list[Tensor], targets: list[Target]) -> RoIs:
         """Draw the proposals that teach, objects and background in balance."""
-        boxes, labels, matched, wanted, share = [], [], [], [], []
+        boxes, labels, matched, wanted, located, share = [], [], [], [], [], []
         for candidates, target in zip(proposals, targets, strict=True):
             if self.config.append_boxes:
                 candidates = torch.cat([candidates, target["boxes"]])
@@ -138,8 +139,9 @@ class TwoStageDetector(Detector):
             labels.append(assignment.labels[rows])
             matched.append(assignment.matched[rows])
             wanted.append(self._encode(boxes[-1], labels[-1], matched[-1], target))
+            located.append((labels[-1] > 0) & says_where(target, matched[-1]))
             share.append(_weights(labels[-1], matched[-1], target) / (len(targets) * max(len(rows), 1)))
-        return RoIs(boxes, torch.cat(labels), torch.cat(matched), torch.cat(wanted), torch.cat(share))
+        return RoIs(boxes, *map(torch.cat, (labels, matched, wanted, located, share)))
 
     def _encode(self, boxes: Tensor, labels: Tensor, matched: Tensor, target: Target) -> Tensor:
         wanted = torch.zeros_like(boxes)
@@ -154,7 +156,7 @@ class TwoStageDetector(Detector):
 
     def region_losses(self, logits: Tensor, deltas: Tensor, rois: RoIs) -> dict[str, Tensor]:
         """Cross entropy of the classes, smooth L1 of the objects' boxes for their own class."""
-        rows = (rois.labels > 0).nonzero().flatten()
+        rows = rois.located.nonzero().flatten()
         regression = smooth_l1_loss(
             deltas[rows, rois.labels[rows] - 1], rois.wanted[rows], beta=1 / 9, reduction="none"
         ).sum(1)
@@ -193,7 +195,7 @@ def thin(rois: RoIs, limit: int) -> tuple[RoIs, Tensor]:
         start += len(boxes)
     row = torch.cat(rows)
     share = rois.share[row] * torch.cat(growth)
-    return RoIs(kept, rois.labels[row], rois.matched[row], rois.wanted[row], share), row
+    return RoIs(kept, rois.labels[row], rois.matched[row], rois.wanted[row], rois.located[row], share), row
 
 
 def class_loss(logits: Tensor, rois: RoIs) -> Tensor:

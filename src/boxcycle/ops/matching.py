@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from boxcycle.ops.boxes import covered_fraction
-from boxcycle.types import Target
+from boxcycle.types import MINED, Target
 
 IGNORED = -1  # a label: teaches nothing
 
@@ -53,6 +53,17 @@ def assign(
         inside = (covered_fraction(candidates, boxes[ignore]) >= 0.5).any(1)
         assigned = assigned.masked_fill(inside & (assigned == 0), IGNORED)
     return Assignment(assigned, matched)
+
+
+def says_where(target: Target, matched: Tensor) -> Tensor:
+    """Whether the boxes that candidates are matched to teach places, and not only classes.
+
+    A mined box does not: the losses of SSM's pseudo labels are those of classifiers, and to learn places from a
+    detector's own boxes is to learn its errors. Shapes: matched [P], rows of the target; returns [P] bool.
+    """
+    if "source" not in target or not len(target["source"]):
+        return torch.ones_like(matched, dtype=torch.bool)
+    return (target["source"] != MINED)[matched]
 
 
 def sample_balanced(labels: Tensor, count: int, positive_fraction: float, generator: torch.Generator) -> Tensor:

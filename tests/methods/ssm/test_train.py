@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from boxcycle.data.check import DataError
 from boxcycle.data.config import LABELLED_BY
+from boxcycle.data.pool import Pool, regions
 from boxcycle.data.questions import Answer, Question, read_lines
 from boxcycle.data.read import read_split
 from boxcycle.data.splits import write_budget
@@ -21,8 +23,10 @@ from boxcycle.methods import METHODS
 from boxcycle.methods.experiment import Experiment
 from boxcycle.methods.loading import load
 from boxcycle.methods.ssm.strategy import Strategy
-from boxcycle.methods.ssm.train import Config, open_pool, round_settings
+from boxcycle.methods.ssm.train import Config, in_balance, open_pool, round_settings
 from boxcycle.methods.ssm.validation import Miner
+
+from .cases import make_index
 
 Configure = Callable[..., Config]
 
@@ -202,3 +206,16 @@ def test_several_processes_are_refused(configured: Configure, monkeypatch: pytes
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one process"):
         METHODS["ssm"].train(configured("run"))
+
+
+def test_complete_images_are_half_of_what_a_round_learns_from(tmp_path: Path) -> None:
+    index = make_index(tmp_path, [[(2, 2, 22, 22, 1, 0.9)]] * 6)
+    pool = Pool.start(index, np.array([0, 1]))
+    ids = index.image_ids.tolist()
+    assert in_balance(pool).image_ids.tolist() == ids[:2]
+    mined = pool.with_pseudo(regions(ids[2:], [[2, 2, 22, 22]] * 4, [1] * 4))
+    assert in_balance(mined).image_ids.tolist() == ids + ids[:2]
+    few = pool.with_pseudo(regions(ids[2:3], [[2, 2, 22, 22]], [1]))
+    assert in_balance(few).image_ids.tolist() == ids[:3]
+    nothing = Pool.start(index, np.zeros(0, dtype=np.int64)).with_pseudo(mined.pseudo)
+    assert in_balance(nothing).image_ids.tolist() == ids[2:]

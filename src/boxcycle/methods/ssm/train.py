@@ -17,6 +17,7 @@ from boxcycle.config import ConfigError
 from boxcycle.data.answers import read_answers
 from boxcycle.data.check import DataError
 from boxcycle.data.config import LABELLED_BY, open_split
+from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool
 from boxcycle.data.questions import ANSWERS, QUESTIONS, Answer, Question, read_lines
 from boxcycle.engine.checkpoint import write_atomically
@@ -43,6 +44,7 @@ class SSMConfig(BaseModel):
 
     rounds: int = Field(3, ge=0, description="times that the pool is mined and a person asked; training is once more")
     steps: int = Field(0, ge=0, description="steps of each training after the first; 0: fit.steps")
+    lr: float | None = Field(None, gt=0, description="learning rate of each training after the first; empty: fit.lr")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that mine, for fit.ema")
     strategy: Strategy = Strategy()
     mining: MiningConfig = MiningConfig()
@@ -104,7 +106,7 @@ def train(config: Config) -> Path:
     for number in range(config.ssm.rounds + 1):
         folder = experiment.folder / f"round-{number}"
         settings = round_settings(config, number)
-        result = experiment.fit(model, index=pool.training_index(), settings=settings, part=folder.name)
+        result = experiment.fit(model, index=in_balance(pool), settings=settings, part=folder.name)
         load_state(model, folder / CHECKPOINTS / "last.safetensors")  # the averaged weights mine, and go on learning
         ledger.add(number, pool, result)
         if number == config.ssm.rounds:
@@ -146,10 +148,23 @@ def open_pool(experiment: Experiment, config: Config) -> tuple[Pool, Oracle]:
     return pool, Oracle(split, costs, error_rate=config.ssm.error_rate, seed=seed)
 
 
+def in_balance(pool: Pool) -> Index:
+    """What a round learns from, with the complete images repeated until at least half of it is complete.
+
+    Half and half, as semi-supervised detectors draw their batches: else a few images that a person drew drown in many
+    with a mined box or two.
+    """
+    index = pool.training_index()
+    complete = np.flatnonzero(index.annotated)
+    partial = np.flatnonzero(~index.annotated)
+    again = np.resize(complete, len(partial) - len(complete)) if 0 < len(complete) < len(partial) else complete[:0]
+    return index.subset(np.concatenate([np.arange(len(index)), again]))
+
+
 def round_settings(config: Config, number: int) -> FitConfig:
     """How a round is trained: batches of its own, and as long as ``ssm.steps`` says."""
-    steps = config.ssm.steps if number and config.ssm.steps else config.fit.steps
-    changes = {"steps": steps, "ema": config.ssm.ema, "seed": (config.fit.seed + number) % 2**32}
+    later = {"steps": config.ssm.steps or config.fit.steps, "lr": config.ssm.lr or config.fit.lr} if number else {}
+    changes = later | {"ema": config.ssm.ema, "seed": (config.fit.seed + number) % 2**32}
     return FitConfig.model_validate(config.fit.model_dump() | changes)
 
 
