@@ -246,7 +246,8 @@ def main() -> None:
     print(rows.heading())
     print_table(rows)
     if options.job == "picture":
-        print(*draw(rows, options.out, f"{options.data}-{options.split}"))
+        shown = [row for row in rows if row["arm"] in options.arms]
+        print(*draw(shown, options.out, f"{options.data}-{options.split}"))
 
 
 if __name__ == "__main__":
