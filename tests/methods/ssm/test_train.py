@@ -83,16 +83,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = METHODS["ssm"].train(configured("whole"))
-    look, calls = Miner.look, []
+    candidates_of, calls = Miner.candidates_of, []
 
-    def killed(self: Miner, position: int) -> Any:
-        calls.append(position)
+    def killed(self: Miner, image_id: int, *its: Any) -> Any:
+        calls.append(image_id)
         if len(calls) == 5:  # the second image of the second round
             raise KeyboardInterrupt
-        return look(self, position)
+        return candidates_of(self, image_id, *its)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Miner, "look", killed)
+        patch.setattr(Miner, "candidates_of", killed)
         with pytest.raises(KeyboardInterrupt):
             METHODS["ssm"].train(configured("killed"))
     again = METHODS["ssm"].train(configured("killed", resume=True))

@@ -52,7 +52,7 @@ class Detector(Protocol):
 
 
 class Trial(NamedTuple):
-    """One finding of a candidate elsewhere: where it was pasted [4], and what was found in that image."""
+    """A candidate elsewhere: where it was pasted [4], and what was found in that image."""
 
     box: Tensor
     found: Detections
@@ -97,22 +97,30 @@ class Miner:
     @torch.no_grad()
     def mine(self, block: Sequence[int] | Positions) -> list[Mined]:
         """What comes of the images at positions of the pool that are mined together, by rising image id."""
-        order = sorted(map(int, block), key=lambda position: int(self.index.image_ids[position]))
-        looked = [self.look(position) for position in order]
+        ids = self.index.image_ids
+        order = sorted(map(int, block), key=lambda position: int(ids[position]))
+        size = self.config.batch_size
+        looked = [its for start in range(0, len(order), size) for its in self.look(order[start : start + size])]
         candidates = joined([its for its, _ in looked], self.index.num_classes)
         crops = dict(enumerate(crop for _, its in looked for crop in its))
-        trials, shown = self.paste_trials(candidates, {row: crop for row, crop in crops.items() if crop is not None})
+        wanted = {row: crop for row, crop in crops.items() if crop is not None}
+        trials, shown = self.paste_trials(int(ids[order[0]]), candidates, wanted)
         candidates = self._with_scores(candidates, trials)
         mined = []
-        for image_id in self.index.image_ids[order].tolist():
+        for image_id in ids[order].tolist():
             rows = (candidates.image_ids == image_id).nonzero().flatten()
             mined.append(Mined(image_id, candidates[rows], [tuple(shown.get(row, ())) for row in rows.tolist()]))
         return mined
 
-    def look(self, position: int) -> tuple[Candidates, list[Tensor | None]]:
-        """The candidates of one image, and the crop [3, h, w] of each that is to be pasted."""
-        image_id, seen = int(self.index.image_ids[position]), sample(self.images, position, self.device)
-        [found] = self.detect([seen.image])
+    def look(self, positions: Sequence[int]) -> list[tuple[Candidates, list[Tensor | None]]]:
+        """For each image at some positions: its candidates, and the crop [3, h, w] of each that is to be pasted."""
+        seen = [sample(self.images, position, self.device) for position in positions]
+        found = self.detect([its.image for its in seen])
+        ids = self.index.image_ids[list(positions)].tolist()
+        return [self.candidates_of(*its) for its in zip(ids, seen, found, strict=True)]
+
+    def candidates_of(self, image_id: int, seen: Sample, found: Detections) -> tuple[Candidates, list[Tensor | None]]:
+        """The candidates of one image, and the crop of each that is to be pasted."""
         boxes, probs = self.regions(image_id, seen, found)
         candidates = unmeasured(image_id, to_original(boxes, seen.size, seen.original_size).cpu(), probs.cpu())
         if self.previous is not None:
@@ -148,18 +156,17 @@ class Miner:
         return wanted.nonzero().flatten().tolist()
 
     def paste_trials(
-        self, candidates: Candidates, crops: Mapping[int, Tensor]
+        self, block: int, candidates: Candidates, crops: Mapping[int, Tensor]
     ) -> tuple[dict[int, list[Trial]], dict[int, list[Paste]]]:
-        """Paste ``crops`` [3, h, w] of a block's candidates into one annotated image after another.
+        """Paste ``crops`` [3, h, w] of a block's candidates, by row, into one annotated image after another.
 
-        Returns what was found by row, and the same for people's eyes.
+        ``block``: the lowest id of its images. Returns what was found by row, and the same for people's eyes.
         """
         trials: dict[int, list[Trial]] = {row: [] for row in crops}
         shown: dict[int, list[Paste]] = {row: [] for row in crops}
         labels = candidates.labels.tolist()
         seeds = {row: _identity(candidates, row) for row in crops}
-        first = int(candidates.image_ids.min()) if len(candidates) else 0
-        targets = {label: self.draw_targets(first, label) for label in sorted({labels[row] for row in crops})}
+        targets = {label: self.draw_targets(block, label) for label in sorted({labels[row] for row in crops})}
         for turn in range(self.config.targets):
             going = {row: crop for row, crop in crops.items() if self.is_open(candidates, row, trials[row])}
             copies: list[Copy] = []
