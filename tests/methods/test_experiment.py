@@ -17,8 +17,9 @@ from boxcycle.engine.checkpoint import load_weights, save_weights
 from boxcycle.engine.signals import Interrupted
 from boxcycle.evaluation.predictions import read_predictions
 from boxcycle.methods import METHODS, experiment
-from boxcycle.methods.experiment import Experiment, TrainConfig, class_difference, load_detector_weights, none_for_nan
+from boxcycle.methods.experiment import Experiment, TrainConfig, none_for_nan
 from boxcycle.methods.loading import load
+from boxcycle.methods.weights import class_difference, load_detector_weights
 from boxcycle.models.backbone_calibration import uncalibrated
 from command_line import stopped_in_step
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig, load_detector_weights, take_weights
+from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig
+from boxcycle.methods.weights import load_detector_weights, take_weights
 from boxcycle.models.deformable_detr import DeformableDETR, DetrConfig
 from boxcycle.models.detr_exchange import CONFIG, read_transformers
 

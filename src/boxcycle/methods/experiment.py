@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from boxcycle import yaml12
 from boxcycle.config import dump_config
 from boxcycle.data.check import DataError, Finding
 from boxcycle.data.config import DataConfig, open_split
@@ -22,7 +21,7 @@ from boxcycle.data.index import Index
 from boxcycle.data.loader import Batch, make_loader
 from boxcycle.data.splits import read_budget
 from boxcycle.data.transforms import make_transform
-from boxcycle.engine.checkpoint import load_weights, write_text
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.engine.config import Clip, FitConfig
 from boxcycle.engine.fit import FitResult, fit
 from boxcycle.evaluation.best_boxes import best_box_places
@@ -30,6 +29,7 @@ from boxcycle.evaluation.coco import CocoMetrics, coco_metrics
 from boxcycle.evaluation.corloc import corloc
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, write_predictions
 from boxcycle.methods.run_folder import CONFIG, check_folder, is_main_process, open_folder, weights_file
+from boxcycle.methods.weights import load_state
 from boxcycle.models.backbone_calibration import calibrate, uncalibrated
 from boxcycle.models.config import DetectorConfig
 from boxcycle.report.run import write_run_report
@@ -274,75 +274,3 @@ def corloc_record(index: Index, predictions: Sequence[Prediction]) -> dict[str, 
 def none_for_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The same figures, with None in the place of NaN, which JSON does not know."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()}
-
-
-def load_detector_weights(
-    detector: nn.Module, path: Path, class_names: Sequence[str], *, renewed: str | None = None
-) -> None:
-    """Start ``detector`` from the detector of a trained run (its folder or its weights file).
-
-    ``renewed``: tensors whose names begin so depend on the classes; if the classes differ they stay as they are, and
-    this is said. Raises ``ValueError`` if the classes differ without it, naming the difference, or if it is another
-    detector.
-    """
-    file = weights_file(path)
-    tensors, metadata = load_weights(file)
-    if "class_names" not in metadata:
-        raise ValueError(f"{file} does not name its classes; expected weights that `boxcycle train` wrote")
-    prefix = "detector." if any(name.startswith("detector.") for name in tensors) else ""
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    take_weights(
-        detector, own, file, json.loads(metadata["class_names"]), class_names, renewed, _which_detector(metadata)
-    )
-
-
-def take_weights(
-    detector: nn.Module,
-    tensors: Mapping[str, Tensor],
-    file: Path,
-    found: Sequence[str],
-    class_names: Sequence[str],
-    renewed: str | None,
-    which: str = "",
-) -> None:
-    """Give ``detector`` tensors of ``file``, whose classes are ``found``; see :func:`load_detector_weights`."""
-    if list(found) != list(class_names):
-        difference = f"{file} knows other classes: {class_difference(found, class_names)}"
-        if renewed is None:
-            raise ValueError(difference)
-        print(f"{difference}; {renewed} starts anew")
-        fresh = {name: tensor for name, tensor in detector.state_dict().items() if name.startswith(renewed)}
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(renewed)} | fresh
-    _load_tensors(detector, tensors, file, which)
-
-
-def load_state(model: nn.Module, file: Path) -> None:
-    """Give ``model`` the weights of a file. Raises ``ValueError`` if they are those of another model."""
-    _load_tensors(model, load_weights(file).tensors, file)
-
-
-def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path, which: str = "") -> None:
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
-    if wrong:
-        shapes = f"{found.get(wrong[0], 'missing')} in the file, {wanted.get(wrong[0], 'missing')} here"
-        raise ValueError(
-            f"{file} is of another model{which}: {len(wrong)} tensors differ, the first {wrong[0]}: {shapes}"
-        )
-    model.load_state_dict(tensors)
-
-
-def _which_detector(metadata: Mapping[str, str]) -> str:
-    """A clause about the detector of a weights file, by the configuration of its run: its name and its backbone."""
-    section = (yaml12.load(metadata.get("config", "")) or {}).get("detector") or {}
-    names = [section[key] for key in ("name", "backbone") if key in section]
-    return f" ({' on '.join(names)})" if names else ""
-
-
-def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """One clause that says how two lists of class names differ."""
-    missing, extra = [n for n in expected if n not in found], [n for n in found if n not in expected]
-    if not missing and not extra:
-        return f"the same names in another order ({', '.join(found)}; expected {', '.join(expected)})"
-    return f"it lacks {missing or 'none'} and has {extra or 'none'} beside"

@@ -12,8 +12,9 @@ from torch import nn
 from boxcycle import yaml12
 from boxcycle.engine.checkpoint import load_weights
 from boxcycle.methods import METHODS
-from boxcycle.methods.experiment import RunConfig, load_state
+from boxcycle.methods.experiment import RunConfig
 from boxcycle.methods.run_folder import weights_file
+from boxcycle.methods.weights import load_state
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from boxcycle.data.one_class import FOREGROUND, one_class, without_any_box
 from boxcycle.data.proposals import ProposalConfig
 from boxcycle.data.read import find_splits
 from boxcycle.engine.fit import fit
-from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig, load_detector_weights
+from boxcycle.methods.experiment import DetrFitConfig, Experiment, RunConfig
 from boxcycle.methods.joindet.batches import PRIORS, Batches
 from boxcycle.methods.joindet.detector import JoinDet, PretrainDetrConfig
 from boxcycle.methods.joindet.priors import PriorConfig
 from boxcycle.methods.joindet.viewer import write_viewer
+from boxcycle.methods.weights import load_detector_weights
 
 
 class Config(RunConfig):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights
+from boxcycle.methods.experiment import Experiment, TrainConfig
 from boxcycle.methods.mtl_ssl.config import TaskConfig
 from boxcycle.methods.mtl_ssl.detector import MultiTaskDetector
+from boxcycle.methods.weights import load_detector_weights
 from boxcycle.models.detectors import build_detector
 
 

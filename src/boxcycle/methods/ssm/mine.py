@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool, Regions
 from boxcycle.data.questions import QUESTIONS, Answer, read_lines
 from boxcycle.data.splits import read_budget
-from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.evaluation.predictions import xywh
 from boxcycle.methods.loading import Trained, load
 from boxcycle.methods.ssm.config import MiningConfig
@@ -76,7 +75,7 @@ def run_mine(config: MineConfig) -> None:
     asked = with_pastes(asked, read_pastes(folder))
     mined = pool.with_pseudo(choose_pseudo_boxes(candidates, config.strategy, config.mining.pace)[0]).pseudo
     write_lines(folder / QUESTIONS, asked)
-    write_atomically(folder / "pseudo.json", partial(_write, json.dumps(_results(mined, pool.index))))
+    write_text(folder / "pseudo.json", json.dumps(_results(mined, pool.index)))
     if len(pool.answered.labels) or pool.finished.any():
         print(f"people said so far: {describe_answers(pool)}")
     print(f"{len(candidates)} candidates in {len(pool.unlabelled)} images, {len(mined.labels)} pseudo boxes")
@@ -126,7 +125,3 @@ def _results(mined: Regions, index: Index) -> list[dict[str, object]]:
         {"image_id": int(image_id), "category_id": int(category), "bbox": box.tolist(), "score": float(weight)}
         for image_id, category, box, weight in rows
     ]
-
-
-def _write(text: str, file: Path) -> None:
-    file.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from torch import Tensor
 from boxcycle.data.pool import Pool
 from boxcycle.data.questions import Paste
 from boxcycle.data.stratify import Positions
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.methods.ssm.labels import Candidates, joined
 from boxcycle.methods.ssm.validation import Mined, Miner
 
@@ -106,7 +107,7 @@ def _begin(file: Path, header: dict[str, Any], size: int) -> int:
     first = json.dumps(header) + "\n"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(first, encoding="utf-8")
+        write_text(file, first)
         return 0
     text = file.read_text(encoding="utf-8")
     head, *lines = text[: text.rfind("\n") + 1].splitlines(keepends=True) or [first]
@@ -116,7 +117,7 @@ def _begin(file: Path, header: dict[str, Any], size: int) -> int:
     done = math.ceil(len(lines) / size) if finished else len(lines) // size
     content = "".join([head, *lines[: done * size]])
     if content != text:
-        file.write_text(content, encoding="utf-8")
+        write_text(file, content)
     return done
 
 

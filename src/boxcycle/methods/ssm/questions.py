@@ -18,7 +18,7 @@ from torchvision.ops import box_iou
 from boxcycle.data.index import Index
 from boxcycle.data.pool import SAME, Pool, Regions, overlaps, regions
 from boxcycle.data.questions import Answer, Box, Paste, Question
-from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.checkpoint import write_text
 from boxcycle.methods.ssm.labels import Candidates
 
 TIGHT = 0.75  # IoU from which a suggested box is left as it is
@@ -189,8 +189,4 @@ def write_lines(file: Path, records: Iterable[BaseModel]) -> None:
     """One line of JSON for each record; the file appears whole or not at all."""
     text = "".join(record.model_dump_json() + "\n" for record in records)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda beside: _write(beside, text))
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)

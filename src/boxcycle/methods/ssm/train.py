@@ -20,10 +20,10 @@ from boxcycle.data.config import LABELLED_BY, open_split
 from boxcycle.data.index import Index
 from boxcycle.data.pool import Pool
 from boxcycle.data.questions import ANSWERS, QUESTIONS, Answer, Question, read_lines
-from boxcycle.engine.checkpoint import write_atomically
+from boxcycle.engine.checkpoint import write_atomically, write_text
 from boxcycle.engine.config import FitConfig
 from boxcycle.engine.fit import FitResult
-from boxcycle.methods.experiment import Experiment, TrainConfig, load_detector_weights, load_state, none_for_nan
+from boxcycle.methods.experiment import Experiment, TrainConfig, none_for_nan
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.config import MiningConfig
 from boxcycle.methods.ssm.labels import Candidates
@@ -33,6 +33,7 @@ from boxcycle.methods.ssm.selection import QuestionConfig
 from boxcycle.methods.ssm.start import with_drawn, with_mined
 from boxcycle.methods.ssm.strategy import Strategy, choose_pseudo_boxes, choose_questions
 from boxcycle.methods.ssm.validation import Miner
+from boxcycle.methods.weights import load_detector_weights, load_state
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import TwoStageDetector
 
@@ -98,7 +99,7 @@ def train(config: Config) -> Path:
     ``round-<number>`` when it is done, and read there by a run that is resumed.
     """
     experiment = Experiment("ssm", config)
-    _check_one_process(experiment)
+    _check_one_process()
     pool, oracle = open_pool(experiment, config)
     model = build(config, experiment.class_names)
     experiment.open()
@@ -259,7 +260,7 @@ class Ledger:
         }
         self.rows.append(none_for_nan(row | {name: result.metrics.get(name) for name in ("AP", "AP50")}))
         text = json.dumps(self.rows, indent=1) + "\n"
-        write_atomically(self.folder / "labels.json", lambda file: _write(file, text))
+        write_text(self.folder / "labels.json", text)
         self._keep_weights(self.folder / f"round-{number}" / CHECKPOINTS, result)
         print(f"round {number}: {human} boxes from {self.questions} questions, {pseudo} pseudo boxes")
 
@@ -279,13 +280,9 @@ def percent(part: int, whole: int) -> float:
     return 100 * part / max(whole, 1)
 
 
-def _check_one_process(experiment: Experiment) -> None:
+def _check_one_process() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("train ssm runs in one process; mine a large pool in shards with boxcycle mine")
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, file: Path) -> None:

@@ -22,11 +22,11 @@ from boxcycle.methods.experiment import (
     RunConfig,
     corloc_record,
     dataset_for,
-    load_detector_weights,
     metrics_record,
     none_for_nan,
     write_record,
 )
+from boxcycle.methods.weights import load_detector_weights
 from boxcycle.methods.ws_jds.detector import WeakDetector
 from boxcycle.methods.ws_jds.network import GuidanceConfig, WeakDetectorConfig
 from boxcycle.methods.ws_jds.pictures import guidance_rows
