@@ -62,6 +62,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "entropy": {"strategy": {"mine": "nothing", "ask": "entropy"}},
     "margin": {"strategy": {"mine": "nothing", "ask": "margin"}},
     "ssm": {"strategy": {"mine": "consistency", "ask": "consistency"}},
+    # where classes look nothing alike no candidate is torn between two: low consistency alone makes a question
+    "ssm, one class is enough": {
+        "strategy": {"mine": "consistency", "ask": "consistency"},
+        "questions": {"classes": 1},
+    },
     "ssm, pruning off": {"strategy": {"mine": "consistency", "ask": "consistency"}, "mining": {"prune": False}},
     "ssm mines, random asks": {"strategy": {"mine": "consistency", "ask": "random"}},
     "ssm asks": {"strategy": {"mine": "nothing", "ask": "consistency"}},
@@ -117,7 +122,7 @@ def run_arm(arm: str, shared: dict[str, Any], folder: Path, first: Path) -> dict
     """Train one arm of a seed from the common round 0; returns its rows and the seconds of processor time."""
     changes = ARMS[arm]
     ssm = shared["ssm"] | {name: value for name, value in changes.items() if not isinstance(value, dict)}
-    for section in ("strategy", "mining"):
+    for section in ("strategy", "mining", "questions"):
         ssm[section] = shared["ssm"].get(section, {}) | changes.get(section, {})
     run = folder / arm.replace(", ", "-").replace(" ", "-")
     if not run.exists():
