@@ -38,7 +38,9 @@ class Target(_RequiredTarget, total=False):
     ``image_labels`` [K] float32:
     the image's tags (1 present, 0 absent); ``source`` [N] int64: 0 human, 1 mined, 2 prior; ``weight`` [N] float32:
     multiplies the losses
-    of the box; ``annotated`` bool: False means that nobody looked, which is not the same as an image without objects;
+    of the box; ``unverified`` [K] bool: classes that nobody looked for in the image, or of which not every object has a
+    box: the absence of one (and its 0 in ``image_labels``) says nothing;
+    ``annotated`` bool: False means that nobody looked, which is not the same as an image without objects;
     ``original_size`` (height, width) of the image file; ``proposals`` [P, 4] xyxy, image frame:
     regions for detectors that do not propose themselves; ``seed`` int: seeds every random draw of the losses of this
     image, so that a step
@@ -53,6 +55,7 @@ class Target(_RequiredTarget, total=False):
     image_labels: Tensor
     source: Tensor
     weight: Tensor
+    unverified: Tensor
     annotated: bool
     original_size: tuple[int, int]
     proposals: Tensor
@@ -101,6 +104,8 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
         raise ValueError(f"labels of {name} must have shape [{len(boxes)}], one for each box; got {list(labels.shape)}")
     if labels.dtype != torch.int64:
         raise ValueError(f"labels of {name} must be int64; got {labels.dtype}")
+    if "unverified" in target:
+        _check_unverified(target["unverified"], name, num_classes)
     if not len(boxes):
         return
     height, width = image_size
@@ -121,3 +126,11 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
         raise ValueError(
             f"labels of {name} must be in 1..{num_classes} (0 is background); box {bad} has label {int(labels[bad])}"
         )
+
+
+def _check_unverified(unverified: Tensor, name: str, num_classes: int) -> None:
+    import torch
+
+    if unverified.shape != (num_classes,) or unverified.dtype != torch.bool:
+        expected = f"have shape [{num_classes}], one for each class, and be bool"
+        raise ValueError(f"unverified of {name} must {expected}; got {list(unverified.shape)}, {unverified.dtype}")

@@ -78,7 +78,8 @@ class RegionProposer(nn.Module):
         """Objectness cross entropy and box regression of sampled anchors, each the mean over images of the image's
         mean.
 
-        Anchors of IoU >= 0.7 with a box, and the best of each box, are objects; below 0.3 background.
+        Anchors of IoU >= 0.7 with a box, and the best of each box, are objects; below 0.3 background. That is also
+        said of objects without a box whose class is unverified: objectness knows no classes.
         """
         objectness, regression = [], []
         for image_logits, image_deltas, target in zip(logits, deltas, targets, strict=True):
