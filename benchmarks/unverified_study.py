@@ -1,4 +1,4 @@
-"""What does it bring to say which classes nobody looked for in an image? Same images, order and first weights each seed.
+"""What does it bring to say which classes nobody looked for in an image? Same images and first weights in every run.
 
     python benchmarks/unverified_study.py run --seeds 5      # trains what is missing, adds to the results file
     python benchmarks/unverified_study.py table

@@ -109,7 +109,7 @@ def test_a_slow_second_implementation_of_the_window_loss(tiny: str, monkeypatch:
     seen, drawn = Watching(model.window_head, monkeypatch), []
     sample = labels.sample_windows
     monkeypatch.setattr(labels, "sample_windows", lambda *a: drawn.append(sample(*a)) or drawn[-1])
-    found = model.losses(IMAGES, given)["multi_object"]
+    found = model.losses(IMAGES, given)["multi_object"].detach()
     total, row = 0.0, 0
     for windows, its in zip(drawn, given, strict=True):
         hidden = its["unverified"].tolist() if "unverified" in its else [False] * 3
@@ -120,7 +120,7 @@ def test_a_slow_second_implementation_of_the_window_loss(tiny: str, monkeypatch:
             row += 1
     assert row == 16
     assert float(found) == pytest.approx(total, rel=1e-5)
-    assert float(found) < float(model.losses(IMAGES, targets(None, None, None))["multi_object"])
+    assert found < model.losses(IMAGES, targets(None, None, None))["multi_object"]
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -130,7 +130,7 @@ def test_a_slow_second_implementation_of_the_closeness_loss(
     """Object by object: two boxes that are near each other, in an image in which class 2 is unverified."""
     model, given = build(tiny, closeness_background=background), targets([2], [1, 2, 3], None)
     seen = Watching(model.closeness_head, monkeypatch)
-    found = model.losses(IMAGES, given)["closeness"]
+    found = model.losses(IMAGES, given)["closeness"].detach()
     sampled = model.detector.sample(
         model.detector.propose(model.detector.features(batch := model.detector.batch(IMAGES)), batch)[0], given
     )
