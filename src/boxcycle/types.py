@@ -41,6 +41,7 @@ class Target(_RequiredTarget, total=False):
     image_labels: Tensor  # [K] float32, the image's tags: 1 present, 0 absent
     source: Tensor  # [N] int64: 0 human, 1 mined (it teaches a class, not a place), 2 prior
     weight: Tensor  # [N] float32: multiplies the losses of the box
+    unverified: Tensor  # [K] bool: classes nobody looked for, or not for all of them: the absence of a box says nothing
     annotated: bool  # False: nobody looked, which is not the same as an image without objects
     original_size: tuple[int, int]  # (height, width) of the image file
     proposals: Tensor  # [P, 4] xyxy: regions for detectors that do not propose themselves
@@ -81,6 +82,8 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
         raise ValueError(f"labels of {name} must have shape [{len(boxes)}], one for each box; got {list(labels.shape)}")
     if labels.dtype != torch.int64:
         raise ValueError(f"labels of {name} must be int64; got {labels.dtype}")
+    if "unverified" in target:
+        _check_unverified(target["unverified"], name, num_classes)
     if not len(boxes):
         return
     height, width = image_size
@@ -101,3 +104,11 @@ def check_target(target: Target, image_size: tuple[int, int], num_classes: int) 
         raise ValueError(
             f"labels of {name} must be in 1..{num_classes} (0 is background); box {bad} has label {int(labels[bad])}"
         )
+
+
+def _check_unverified(unverified: Tensor, name: str, num_classes: int) -> None:
+    import torch
+
+    if unverified.shape != (num_classes,) or unverified.dtype != torch.bool:
+        expected = f"have shape [{num_classes}], one for each class, and be bool"
+        raise ValueError(f"unverified of {name} must {expected}; got {list(unverified.shape)}, {unverified.dtype}")

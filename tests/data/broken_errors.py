@@ -55,6 +55,24 @@ ERRORS = {
     ),
     "coco: images as an object": Row(coco({"images": {}}), "structure", "'images' must be a list; it is dict"),
     "coco: no images": Row(coco({"images": [], "annotations": []}), "split-empty", "lists no images"),
+    "coco: verified classes that are no list": Row(
+        coco({"images.0.neg_category_ids": 7}),
+        "structure",
+        "neg_category_ids must be a list of category ids; it is '7'",
+        "image 4",
+    ),
+    "coco: a verified class that is no id": Row(
+        coco({"images.1.neg_category_ids": [], "images.1.not_exhaustive_category_ids": [3, "cat"]}),
+        "class-unknown",
+        "not_exhaustive_category_ids has 'cat', which is not in the categories",
+        "image 9",
+    ),
+    "coco: a verified class of unknown id": Row(
+        coco({"images.0.neg_category_ids": [7, 8]}),
+        "class-unknown",
+        "neg_category_ids has '8', which is not in the categories",
+        "image 4",
+    ),
     "coco: annotations twice": Row(
         coco(files={JSON: json.dumps(COCO)[:-1] + ', "annotations": []}'}),
         "structure",

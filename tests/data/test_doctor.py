@@ -101,6 +101,7 @@ def test_what_a_split_holds(tmp_path: Path) -> None:
         "not_annotated": 0,
         "without_objects": 1,
         "tagged": 0,
+        "partly_verified": 0,
         "boxes": 3,
         "crowds": 1,
         "difficult": 0,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from boxcycle.data.boxes import judge_boxes
 from boxcycle.data.check import Report
 from boxcycle.data.images import name_fault, no_pixel_limit, read_size
-from boxcycle.data.index import Index, Strings, offsets_of
+from boxcycle.data.index import Index, Strings, Verified, offsets_of
 from boxcycle.data.records import Records
 
 
@@ -65,6 +65,7 @@ def build_index(
         tagged=np.asarray(records.tagged, dtype=bool)[good_images],
         tag_offsets=tag_offsets,
         tags=tags,
+        verified=_verified(records, new_label, good_images, len(names), (images[rows], labels[rows])),
     )
 
 
@@ -230,6 +231,30 @@ def _tags(
     pairs = np.unique(np.stack([images[used], labels[used]], 1), axis=0)
     counts = np.bincount(pairs[:, 0], minlength=len(good))[good]
     return offsets_of(counts), pairs[:, 1]
+
+
+def _verified(
+    records: Records,
+    new_label: NDArray[np.int64],
+    good: NDArray[np.bool_],
+    num_classes: int,
+    boxed: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> Verified | None:
+    """The classes of which every object has a box, and those of which there is none; ``boxed``: images and labels of
+    the boxes.
+    """
+    partly = np.asarray(records.partly_verified, dtype=bool)
+    if not partly.any() or not partly[good].any():
+        return None
+    absent, incomplete = (
+        np.array(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (records.absent, records.incomplete)
+    )
+    pairs = [boxed, (incomplete[:, 0], new_label[incomplete[:, 1]]), (absent[:, 0], new_label[absent[:, 1]])]
+    there, lacking, none = (image * (num_classes + 1) + label for image, label in pairs)
+    image, label = np.divmod(np.union1d(np.setdiff1d(there, lacking), none), num_classes + 1)
+    used = (label > 0) & (partly & good)[image]
+    counts = np.bincount(image[used], minlength=len(good))[good]
+    return Verified(partly[good], offsets_of(counts), label[used])
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

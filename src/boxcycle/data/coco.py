@@ -2,7 +2,7 @@
 
 Boxes on disk are (x, y, width, height); category ids are any distinct integers, matched by name and kept. Fields beside
 COCO's own are written where they say something, and read: ``difficult`` of an annotation, ``annotated`` and ``tags`` of
-an image.
+an image, and LVIS's two (:mod:`boxcycle.data.coco_verified`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from boxcycle.data.check import Finding, Report
 from boxcycle.data.coco_objects import read_objects
+from boxcycle.data.coco_verified import read_verified, verified_fields
 from boxcycle.data.images import SPLIT_FOLDERS, best_folder
 from boxcycle.data.index import Index
 from boxcycle.data.numbers import decimals, integers
@@ -87,7 +88,7 @@ def _read(file: Path, report: Report) -> Records:
     entries = {key: _entries(data, key, file, report) for key in LISTS}
     records = Records(file=file, root=_image_folder(file, entries["images"]))
     categories = _read_categories(entries["categories"], entries["annotations"], records, report)
-    _read_images(entries["images"], records, report)
+    _read_images(entries["images"], categories, records, report)
     if not records.file_names:
         raise report.fatal("split-empty", file, "", "lists no images")
     read_objects(entries["annotations"], categories, records, report)
@@ -175,7 +176,7 @@ def _heads_all_others(categories: list[dict[str, Any]], position: int) -> bool:
     return bool(others) and all(category.get("supercategory") == name for category in others)
 
 
-def _read_images(images: list[dict[str, Any]], records: Records, report: Report) -> None:
+def _read_images(images: list[dict[str, Any]], categories: dict[int, int], records: Records, report: Report) -> None:
     ids, known = integers([image.get("id") for image in images])
     for position in np.flatnonzero(~known):
         found = images[position].get("id")
@@ -191,6 +192,7 @@ def _read_images(images: list[dict[str, Any]], records: Records, report: Report)
     )
     records.annotated = [image.get("annotated") is not False for image in images]
     records.tagged = [isinstance(image.get("tags"), list) for image in images]
+    read_verified(images, categories, records, report)
     label = {name: k for k, name in enumerate(records.class_names, start=1)}
     for position in np.flatnonzero(records.tagged):
         for tag in images[position]["tags"]:
@@ -235,7 +237,7 @@ def _image_entry(index: Index, image: int) -> dict[str, Any]:
         entry["annotated"] = False
     if index.tagged[image]:
         entry["tags"] = [index.class_names[label - 1] for label in index.tags_of(image)]
-    return entry
+    return entry | verified_fields(index, image)
 
 
 def _annotation_entries(index: Index, image: int) -> Sequence[dict[str, Any]]:

@@ -115,6 +115,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if known:  # otherwise absent tags are not known to be absent
             target["image_labels"] = torch.zeros(index.num_classes)
             target["image_labels"][torch.from_numpy(index.tags_of(image_number)) - 1] = 1
+        if index.partly_verified[image_number]:
+            target["unverified"] = torch.from_numpy(index.unverified_of(image_number))
         if index.sources is not None:
             target["source"] = torch.from_numpy(index.sources[rows].copy())
         if index.weights is not None:

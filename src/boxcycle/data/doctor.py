@@ -84,6 +84,7 @@ def summarise(index: Index) -> dict[str, Any]:
         "not_annotated": int((~index.annotated).sum()),
         "without_objects": int((index.annotated & (counts == 0)).sum()),
         "tagged": int(index.tagged.sum()),
+        "partly_verified": int(index.partly_verified.sum()),
         "boxes": len(index.boxes),
         "crowds": int(index.iscrowd.sum()),
         "difficult": int(index.difficult.sum()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,27 @@ class Strings(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
+
+
+class Verified(NamedTuple):
+    """For which classes somebody looked, in images where that was not done for all of them (LVIS, Open Images).
+
+    They are kept, and not those that nobody looked for: of a thousand classes an image verifies some twenty.
+    """
+
+    partly: NDArray[np.bool_]  # [I] False: every class is verified
+    offsets: NDArray[np.int64]  # [I + 1]
+    labels: NDArray[np.int64]  # [V] 1..K, ascending in each image: the verified classes where partly is True
+
+    def subset(self, chosen: NDArray[np.int64]) -> Verified:
+        """What is known of the images at the given positions, in that order."""
+        counts = np.diff(self.offsets)[chosen]
+        return Verified(self.partly[chosen], offsets_of(counts), self.labels[_rows(self.offsets, chosen)])
+
+    def where(self, kept: NDArray[np.bool_]) -> Verified:
+        """The same images, of which only those of the mask [I] keep what was said of them."""
+        counts = np.diff(self.offsets)
+        return Verified(self.partly & kept, offsets_of(np.where(kept, counts, 0)), self.labels[np.repeat(kept, counts)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +85,7 @@ class Index:
     tags: NDArray[np.int64]  # [T] labels 1..K that the image contains, for tagged images
     sources: NDArray[np.int64] | None = None  # [N] who drew the box, as in types.Target; None: a person, all of them
     weights: NDArray[np.float32] | None = None  # [N] of the box in the losses; None: 1, all of them
+    verified: Verified | None = None  # None: every class is verified in every image
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -86,6 +108,19 @@ class Index:
             return self.tags[self.tag_offsets[image] : self.tag_offsets[image + 1]]
         present = np.unique(self.labels[self.boxes_of(image)])
         return present[present > 0]
+
+    @property
+    def partly_verified(self) -> NDArray[np.bool_]:
+        """[I] in which images there are classes that nobody looked for."""
+        return np.zeros(len(self), dtype=bool) if self.verified is None else self.verified.partly
+
+    def unverified_of(self, image: int) -> NDArray[np.bool_]:
+        """[K] the classes whose absence from image number ``image`` says nothing; label k at position k - 1."""
+        if self.verified is None or not self.verified.partly[image]:
+            return np.zeros(self.num_classes, dtype=bool)
+        unverified = np.ones(self.num_classes, dtype=bool)
+        unverified[self.verified.labels[self.verified.offsets[image] : self.verified.offsets[image + 1]] - 1] = False
+        return unverified
 
     def subset(self, images: Sequence[int] | NDArray[np.int64]) -> Index:
         """The images at the given positions, in that order, with all that belongs to them. Classes stay."""
@@ -113,6 +148,7 @@ class Index:
             tags=self.tags[tag_rows],
             sources=None if self.sources is None else self.sources[rows],
             weights=None if self.weights is None else self.weights[rows],
+            verified=None if self.verified is None else self.verified.subset(chosen),
         )
 
 

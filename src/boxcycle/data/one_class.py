@@ -22,6 +22,7 @@ def one_class(index: Index) -> Index:
         tagged=np.zeros(len(index), dtype=bool),
         tag_offsets=np.zeros(len(index) + 1, dtype=np.int64),
         tags=np.zeros(0, dtype=np.int64),
+        verified=None,
     )
 
 

@@ -157,6 +157,7 @@ def _without_boxes(index: Index, kept: NDArray[np.bool_]) -> Index:
         tagged=np.zeros_like(index.tagged),
         tag_offsets=np.zeros_like(index.tag_offsets),
         tags=index.tags[:0],
+        verified=None if index.verified is None else index.verified.where(kept),
     )
 
 

@@ -47,6 +47,9 @@ class Records:
     tagged: Column = field(default_factory=list)
     tag_images: list[int] = field(default_factory=list)  # [T]
     tags: list[int] = field(default_factory=list)  # [T]
+    partly_verified: Column = ()  # [I], or empty: every class was looked for in every image
+    absent: list[tuple[int, int]] = field(default_factory=list)  # (image, label): looked for, none there
+    incomplete: list[tuple[int, int]] = field(default_factory=list)  # (image, label): not all of them have a box
 
     def add_image(
         self,

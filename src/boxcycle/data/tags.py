@@ -262,6 +262,7 @@ def write(index: Index, folder: Path, split: str) -> list[Finding]:
     lost = {
         "boxes; their classes are kept as tags of the image": len(index.boxes),
         "images that are neither annotated nor tagged": len(index) - len(known),
+        "lists of an image's verified classes; all of its classes count as verified": int(index.partly_verified.sum()),
         "image ids": sum(a != b for a, b in zip(index.image_ids, ids_from_names(list(index.file_names)), strict=True)),
         "category ids": sum(a != b for a, b in zip(index.category_ids, range(1, index.num_classes + 1), strict=True)),
     }

@@ -257,10 +257,17 @@ def write(index: Index, folder: Path, split: str) -> list[Finding]:
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in index.class_names), encoding="utf-8")
     if index.category_ids.tolist() != list(range(1, index.num_classes + 1)):
         (folder / "category_ids.txt").write_text("".join(f"{k}\n" for k in index.category_ids), encoding="utf-8")
-    message = (
-        f"the masks of {hidden:,} objects are partly covered by others in the PNG files; the XML files hold them whole"
-    )
-    return [Finding("format-cannot-hold", "warning", str(folder), "", message, hidden)] if hidden else []
+    partly = int(index.partly_verified.sum())
+    lost = {
+        f"the masks of {hidden:,} objects are partly covered by others in the PNG files; the XML files hold them "
+        "whole": hidden,
+        f"no place for {partly:,} lists of an image's verified classes; all of its classes count as verified": partly,
+    }
+    return [
+        Finding("format-cannot-hold", "warning", str(folder), "", message, count)
+        for message, count in lost.items()
+        if count
+    ]
 
 
 def _write_masks(index: Index, image: int, folder: Path, stem: str) -> int:

@@ -74,6 +74,7 @@ def _losses(index: Index, file: Path, split: str) -> list[Finding]:
         "'difficult' marks": int(index.difficult.sum()),
         "segmentations of several parts, as RLE or wider than their box (the boxes stay)": segments,
         "tags of images": int(index.tagged.sum()),
+        "lists of an image's verified classes; all of its classes count as verified": int(index.partly_verified.sum()),
         "image ids": _changed(index.image_ids.tolist(), ids_from_names(list(index.file_names))),
         "annotation ids": _changed(index.box_ids.tolist(), range(1, len(index.boxes) + 1)),
     }

@@ -76,7 +76,8 @@ class RegionProposer(nn.Module):
     def losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Objectness cross entropy and box regression of sampled anchors, means over images of each image's mean.
 
-        Anchors of IoU >= 0.7 with a box, and the best of each box, are objects; below 0.3 background.
+        Anchors of IoU >= 0.7 with a box, and the best of each box, are objects; below 0.3 background. That is also
+        said of objects without a box whose class is unverified: objectness knows no classes.
         """
         objectness, regression = [], []
         for image_logits, image_deltas, target in zip(logits, deltas, targets, strict=True):

@@ -23,6 +23,7 @@ from boxcycle.models.detector import Detector
 from boxcycle.models.proposals import RegionProposer
 from boxcycle.ops.matching import assign, sample_balanced, says_where
 from boxcycle.ops.randomness import image_generator
+from boxcycle.ops.unverified import unverified_rows, without_unverified
 from boxcycle.types import Detections, ImageList, Target, check_target
 
 PROPOSAL_STREAM = 1  # see ops.randomness: the draw of proposals to learn from
@@ -53,7 +54,8 @@ class RoIs(NamedTuple):
 
     ``boxes`` [R_i, 4] xyxy, image frame; ``labels`` [R] int64, 0 background; ``matched`` [R] int64: the row of the
     target's box that an object learns; ``wanted`` [R, 4]: its encoded box; ``located`` [R] bool: whether it learns that
-    or the class alone; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i), times its box's weight.
+    or the class alone; ``share`` [R]: the part of the loss that a region carries, 1 / (B R_i), times its box's weight;
+    ``unverified`` [R, K+1]: the classes that nobody looked for in a region's image, None where there are none.
     """
 
     boxes: list[Tensor]
@@ -62,6 +64,7 @@ class RoIs(NamedTuple):
     wanted: Tensor
     located: Tensor
     share: Tensor
+    unverified: Tensor | None = None
 
 
 class TwoStageDetector(Detector):
@@ -141,7 +144,16 @@ class TwoStageDetector(Detector):
             wanted.append(self._encode(boxes[-1], labels[-1], matched[-1], target))
             located.append((labels[-1] > 0) & says_where(target, matched[-1]))
             share.append(_weights(labels[-1], matched[-1], target) / (len(targets) * max(len(rows), 1)))
-        return RoIs(boxes, *map(torch.cat, (labels, matched, wanted, located, share)))
+        unverified = unverified_rows(targets, [len(regions) for regions in boxes])
+        return RoIs(
+            boxes,
+            torch.cat(labels),
+            torch.cat(matched),
+            torch.cat(wanted),
+            torch.cat(located),
+            torch.cat(share),
+            unverified,
+        )
 
     def _encode(self, boxes: Tensor, labels: Tensor, matched: Tensor, target: Target) -> Tensor:
         wanted = torch.zeros_like(boxes)
@@ -195,11 +207,19 @@ def thin(rois: RoIs, limit: int) -> tuple[RoIs, Tensor]:
         start += len(boxes)
     row = torch.cat(rows)
     share = rois.share[row] * torch.cat(growth)
-    return RoIs(kept, rois.labels[row], rois.matched[row], rois.wanted[row], rois.located[row], share), row
+    unverified = None if rois.unverified is None else rois.unverified[row]
+    return RoIs(kept, rois.labels[row], rois.matched[row], rois.wanted[row], rois.located[row], share, unverified), row
 
 
 def class_loss(logits: Tensor, rois: RoIs) -> Tensor:
-    """Cross entropy of regions, each with its share. Shapes: logits [R, K+1]; returns a scalar."""
+    """Cross entropy of regions, each with its share.
+
+    A background region is not told that it shows none of its image's unverified classes. An object is of its class
+    and of no other, so there all of them learn.
+
+    Shapes: logits [R, K+1]; returns a scalar.
+    """
+    logits = without_unverified(logits, rois.unverified, known=(rois.labels > 0)[:, None])
     return (cross_entropy(logits, rois.labels, reduction="none") * rois.share).sum()
 
 

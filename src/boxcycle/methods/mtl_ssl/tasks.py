@@ -20,6 +20,7 @@ from boxcycle.models.faster_rcnn import RegionHead
 from boxcycle.models.two_stage import RoIs, accuracy, class_loss, thin
 from boxcycle.ops.boxes import whole_image
 from boxcycle.ops.randomness import image_generator
+from boxcycle.ops.unverified import unverified_rows, without_unverified
 from boxcycle.types import ImageList, Target
 
 # see ops.randomness: the draw of windows; apart from the detector's draws, which stay what they are without the tasks
@@ -161,9 +162,10 @@ class Tasks(nn.Module):
             )
         logits = self.window_head.classify(prepared, windows).float()
         distribution = torch.cat(wanted)
-        each = losses.multi_object_loss(logits, distribution)
-        entropy = -torch.xlogy(distribution, distribution).sum(1)
         counts = [len(drawn) for drawn in windows]
+        told = without_unverified(logits, unverified_rows(targets, counts), known=distribution > 0)
+        each = losses.multi_object_loss(told, distribution)
+        entropy = -torch.xlogy(distribution, distribution).sum(1)
         self.watched["multi_object_divergence"] = mean_of_means((each - entropy).detach(), counts)
         return mean_of_means(each, counts)
 
@@ -193,8 +195,10 @@ class Tasks(nn.Module):
             objects.append(boxes[is_object])
             rest.append(boxes[~is_object])
         logits = self.closeness_head.classify(prepared, objects).float()
-        each = losses.closeness_loss(logits, torch.cat(wanted), background=self.config.closeness_background)
-        loss = mean_of_means(each, [len(boxes) for boxes in objects])
+        distribution, found = torch.cat(wanted), [len(boxes) for boxes in objects]
+        told = without_unverified(logits, unverified_rows(targets, found), known=distribution > 0)
+        each = losses.closeness_loss(told, distribution, background=self.config.closeness_background)
+        loss = mean_of_means(each, found)
         if self.refiner is None:
             return loss, None
         with torch.no_grad():  # background regions count in the mean but teach nothing
