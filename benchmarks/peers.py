@@ -37,11 +37,10 @@ from boxcycle.data.loader import make_loader
 from boxcycle.data.splits import budget
 from boxcycle.data.transforms import ResizeConfig, make_transform
 from boxcycle.evaluation.coco import coco_metrics
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.evaluation.predictions import Prediction, predict_dataset, read_predictions
-from mtl_ssl_study import open_data
 from peers_contestants import BATCH, CONTESTANTS, clocked
-from study import Rows
+from study import Rows, difference, seeds_of, spread
+from study_data import open_data
 
 YOLO = "yolo26n"  # the smallest that Ultralytics documents now
 OURS = "boxcycle mtl_ssl"
@@ -199,28 +198,19 @@ def print_table(rows: Sequence[dict[str, Any]], metric: str) -> None:
             if not found:
                 continue
             values = list(found.values())
-            gain = "" if name == OURS else difference(ours, found, metric)
-            cells = [f"{labels:.0%}", name, str(len(found)), spread(values, "AP"), spread(values, "AP50"), gain]
+            gain = "" if name == OURS else difference(figures(ours, metric), figures(found, metric))
+            spreads = [spread([row[key] for row in values]) for key in ("AP", "AP50")]
+            cells = [f"{labels:.0%}", name, str(len(found)), *spreads, gain]
             cells += [f"{np.mean([row[key] for row in values]):.0f}" for key in ("images_seen", "seconds")]
             print("| " + " | ".join(cells) + " |")
 
 
-def difference(ours: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], metric: str) -> str:
-    """Ours minus the other over the seeds that both have; an interval takes two of them."""
-    seeds = sorted(set(ours) & set(other))
-    pairs = [[source[seed][metric] for seed in seeds] for source in (ours, other)]
-    if len(seeds) < 2:
-        return f"{pairs[0][0] - pairs[1][0]:+.1f} (1 pair)" if seeds else ""
-    return str(paired_difference(*pairs))
+def figures(found: dict[int, dict[str, Any]], metric: str) -> dict[int, float]:
+    return {seed: row[metric] for seed, row in found.items()}
 
 
 def by_seed(rows: Sequence[dict[str, Any]], labels: float, name: str) -> dict[int, dict[str, Any]]:
     return {row["seed"]: row for row in rows if row["labels"] == labels and row["run"] == name}
-
-
-def spread(rows: Sequence[dict[str, Any]], metric: str) -> str:
-    values = [row[metric] for row in rows]
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -254,7 +244,7 @@ def run_missing(rows: Rows, options: argparse.Namespace, setting: Setting) -> No
     names = [name for name in options.runs if name != YOLO or install_yolo(options.out)]
     networks = {name: CONTESTANTS[name].network or name if name in CONTESTANTS else name for name in names}
     seconds = speeds(list(dict.fromkeys(networks.values())), pool, setting, options.out)
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for seed in seeds_of(options):
         for labels in options.labels:
             index = pool.subset(budget(pool, unit="images", amount=float(labels), seed=seed))
             for name in names:

@@ -27,12 +27,11 @@ from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
 from boxcycle.evaluation.groups import Group, Labels, Measured, Point
-from boxcycle.evaluation.paired import paired_difference
 from boxcycle.methods import supervised
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.train import Config, train
 from boxcycle.report.label_curves import write_pictures
-from study import Rows
+from study import Rows, add_numbers, difference, given, seeds_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -180,17 +179,18 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             " ".join(f"{value:.0f}" for value in np.mean(spent, axis=0)),
             f"{np.mean([its['minutes'] for its in last]):.1f}",
             f"{100 * np.mean(right):.0f}" if right else "",
-            *(compared(found, by_arm[other]) if arm != other else "" for other in (next(iter(ARMS)), FULL)),
+            *(
+                difference(reached(found), reached(by_arm[other])) if arm != other else ""
+                for other in (next(iter(ARMS)), FULL)
+            ),
             f"{np.mean([row['seconds'] for row in found.values()]):.0f}",
         ]
         print("| " + " | ".join(cells) + " |")
 
 
-def compared(found: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> str:
-    """The paired difference of AP50 after the last round, over the seeds that both have."""
-    seeds = sorted(found.keys() & other.keys())
-    pairs = [[source[seed]["rows"][-1]["AP50"] for seed in seeds] for source in (found, other)]
-    return str(paired_difference(*pairs)) if seeds else ""
+def reached(found: dict[int, dict[str, Any]]) -> dict[int, float]:
+    """AP50 after the last round, by seed."""
+    return {seed: row["rows"][-1]["AP50"] for seed, row in found.items()}
 
 
 def draw(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> list[Path]:
@@ -222,19 +222,17 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", nargs="*", default=[*ARMS, FULL], choices=[*ARMS, FULL])
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("labelled", "pixels", "steps", "later-steps", "rounds", "questions", "frozen"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    numbers = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions", "frozen")
+    add_numbers(parser, numbers)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ssm-study"))
     options = parser.parse_args()
-    names = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions", "frozen")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    setting = replace(SETTINGS[options.data], **changes)
+    setting = replace(SETTINGS[options.data], **given(options, numbers))
     rows = Rows(options, setting)
     if options.job == "run":
         path = open_data(options.data, options.out)
         index = read_split(path, "train")
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for seed in seeds_of(options):
             missing = [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]
             folder = options.out / "-".join(map(str, (options.data, options.split, *asdict(setting).values(), seed)))
             file = folder / "budget.json"

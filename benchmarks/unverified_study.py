@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from boxcycle.data.index import Index, Strings, Verified
 from boxcycle.data.splits import budget
 from boxcycle.evaluation.paired import paired_difference
-from mtl_ssl_study import SETTINGS, first_weights, open_data, run_one
+from mtl_ssl_study import SETTINGS, first_weights, run_one
 from study import Rows
+from study_data import open_data
 
 RUNS = ("not told", "told", "all boxes")
 TASKS = "baseline"  # of mtl_ssl_study.RUNS: tasks as by default, which gives the plain detector and the refinement
