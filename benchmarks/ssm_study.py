@@ -2,7 +2,7 @@
 
     python benchmarks/ssm_study.py run scenes --seeds 5      # trains what is missing, adds to the results file
     python benchmarks/ssm_study.py table scenes              # prints what docs may quote
-    python benchmarks/ssm_study.py picture scenes            # AP50 against boxes, a PNG and an SVG beside the results
+    python benchmarks/ssm_study.py picture scenes            # AP50 against boxes, a PNG beside the results
 
 Every arm of a seed starts from the same budget and the same trained detector (round 0 is trained once), and asks the
 same number of questions a round; an oracle answers and counts the seconds. AP is that of a round's last weights on a
@@ -21,16 +21,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from boxcycle.data.read import read_split
 from boxcycle.data.scenes import SceneConfig, make_scenes
 from boxcycle.data.splits import budget, write_budget
-from boxcycle.evaluation.groups import Group, Labels, Measured, Point
+from boxcycle.engine.checkpoint import write_atomically
 from boxcycle.methods import supervised
 from boxcycle.methods.run_folder import CHECKPOINTS
 from boxcycle.methods.ssm.train import Config, train
-from boxcycle.report.label_curves import write_pictures
+from boxcycle.report.curves import STYLE
+from boxcycle.report.drawing import PALETTE
+from boxcycle.report.label_curves import INK, MARKS
 from study import Rows, add_numbers, difference, given, seeds_of
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -193,18 +197,26 @@ def reached(found: dict[int, dict[str, Any]]) -> dict[int, float]:
     return {seed: row["rows"][-1]["AP50"] for seed, row in found.items()}
 
 
-def draw(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> list[Path]:
-    """AP50 against boxes, a line for each arm."""
-
-    def measured(row: dict[str, Any]) -> Measured:
-        points = [
-            Point(Labels(its["initial_boxes"] + its["human_boxes"], 0, its["minutes"]), {"AP50": its["AP50"]})
-            for its in row["rows"]
-        ]
-        return Measured(row["arm"], row["seed"], points[-1], points)
-
-    by_arm = {arm: [measured(row) for row in rows if row["arm"] == arm] for arm in (*ARMS, FULL)}
-    return write_pictures(folder, [Group(arm, found) for arm, found in by_arm.items() if found], stem=stem)
+def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """AP50 against boxes: for each arm the mean of its seeds, round by round, bars of one standard deviation; the mean
+    of plain training on all boxes as a line.
+    """
+    with matplotlib.rc_context({**STYLE, **INK, "font.size": 11}):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.add_subplot(xlabel="boxes drawn or confirmed by a person", ylabel="AP50 on the test split (%)")
+        for number, arm in enumerate(arm for arm in ARMS if any(row["arm"] == arm for row in rows)):
+            courses = [row["rows"] for row in rows if row["arm"] == arm]
+            boxes = [[its["initial_boxes"] + its["human_boxes"] for its in course] for course in courses]
+            reached = np.array([[its["AP50"] for its in course] for course in courses], dtype=float)
+            spreads = reached.std(0, ddof=1) if len(courses) > 1 else None
+            style = {"color": PALETTE[number], "marker": MARKS[number], "capsize": 3, "elinewidth": 1.0}
+            axes.errorbar(np.mean(boxes, axis=0), reached.mean(0), spreads, label=arm, **style)
+        full = [row["rows"][0] for row in rows if row["arm"] == FULL]
+        if full:
+            label = f"plain training on all {full[0]['initial_boxes']:,} boxes"
+            axes.axhline(np.mean([its["AP50"] for its in full]), color="#1B2430", linestyle="--", label=label)
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.6)
+        write_atomically(file, lambda part: figure.savefig(part, format="png", dpi=160, facecolor="white"))
 
 
 def open_data(name: str, folder: Path) -> Path:
@@ -250,7 +262,8 @@ def main() -> None:
     print_table(rows)
     if options.job == "picture":
         shown = [row for row in rows if row["arm"] in options.arms]
-        print(*draw(shown, options.out, f"{options.data}-{options.split}"))
+        draw(shown, options.out / f"{options.data}-{options.split}.png")
+        print(options.out / f"{options.data}-{options.split}.png")
 
 
 if __name__ == "__main__":
