@@ -237,6 +237,15 @@ def test_unchanged_candidates_keep_their_score_for_some_rounds(pool: Pool) -> No
     assert same(mine(pool, early_stop=False, previous=moved), first)
 
 
+def test_views_are_kept_while_nothing_changes(pool: Pool) -> None:
+    settings = {"validate_by": "views", "prune": False}
+    first = mine(pool, **settings)
+    again = miner(pool, targets=5, previous=first, **settings)
+    second = mined_by(again)
+    assert again.canvases == len(pool.unlabelled)  # no view of any image
+    assert second.consistency.nan_to_num(-1).equal(first.consistency.nan_to_num(-1))
+
+
 def test_what_was_stopped_early_is_not_pasted_again_unless_it_is_open_again(pool: Pool) -> None:
     first = mine(pool, targets=2)  # every class is missing from at least two annotated images
     again = miner(pool, targets=2, previous=first)
@@ -272,8 +281,9 @@ def test_a_killed_shard_goes_on(pool: Pool, tmp_path: Path, block: int) -> None:
         mine_pool(miner(pool, detector, block=block), file.parent, "print")
         assert file.read_text() == whole
         assert bool(detector.calls) == (cut_at < len(whole))
-    with pytest.raises(ValueError, match="mined with another detector"):
-        mine_pool(miner(pool, block=block), file.parent, "another print")
+    for other, text in ((block, "another print"), (block + 1, "print")):
+        with pytest.raises(ValueError, match="mined with another detector"):
+            mine_pool(miner(pool, block=other), file.parent, text)
 
 
 def test_shards_must_be_there_and_agree(pool: Pool, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def mine_pool(miner: Miner, folder: Path, fingerprint: str, *, shard: int = 0, s
     file = folder / f"candidates-{shard}-of-{shards}.jsonl"
     size = miner.config.block
     its = blocks(miner.pool, size)[shard::shards]
-    done = _begin(file, {"fingerprint": fingerprint, "images": sum(map(len, its))}, size)
+    done = _begin(file, {"fingerprint": fingerprint, "images": sum(map(len, its)), "block": size})
     with file.open("a", encoding="utf-8") as lines:
         for block in its[done:]:
             lines.writelines([_to_line(mined) for mined in miner.mine(block)])
@@ -102,8 +102,8 @@ def _is_done(file: Path) -> bool:
     return len(lines) == int(json.loads(first)["images"])
 
 
-def _begin(file: Path, header: dict[str, Any], size: int) -> int:
-    """Write or check the first line; cut off a block that a kill tore; returns how many blocks of ``size`` are done."""
+def _begin(file: Path, header: dict[str, Any]) -> int:
+    """Write or check the first line; cut off a block that a kill tore; returns how many blocks are done."""
     first = json.dumps(header) + "\n"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _begin(file: Path, header: dict[str, Any], size: int) -> int:
     head, *lines = text[: text.rfind("\n") + 1].splitlines(keepends=True) or [first]
     if json.loads(head) != header:
         raise ValueError(f"{file} was mined with another detector, other settings or another pool; remove it first")
-    finished = len(lines) == header["images"]
+    size, finished = header["block"], len(lines) == header["images"]
     done = math.ceil(len(lines) / size) if finished else len(lines) // size
     content = "".join([head, *lines[: done * size]])
     if content != text:

@@ -92,6 +92,9 @@ class Miner:
         self.index = index
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
+        self.complete = (
+            1 + len(VIEW_SCALES) if config.validate_by == "views" else config.targets
+        )  # trials of a candidate
         self.canvases, self.pasted, self.spared = 0, 0, 0.0
 
     @torch.no_grad()
@@ -211,7 +214,7 @@ class Miner:
         """
         if not self.config.early_stop or self.config.form == "vote":
             return True
-        count = self.config.targets
+        count = self.complete
         lowest = consistency * tests / count
         highest = lowest + (count - tests) / count
         questions = self.questions
@@ -221,7 +224,7 @@ class Miner:
 
     def still_decided(self, candidates: Candidates) -> Candidates:
         """Without the results of an earlier round that were cut short, where phi has since opened the case again."""
-        short = (candidates.tests > 0) & (candidates.tests < self.config.targets)
+        short = (candidates.tests > 0) & (candidates.tests < self.complete)
         again = short.clone()
         for row in short.nonzero().flatten().tolist():
             again[row] = self.undecided(candidates, row, float(candidates.consistency[row]), int(candidates.tests[row]))
