@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -238,25 +238,25 @@ def read_options() -> tuple[argparse.Namespace, Setting]:
     return options, replace(setting, tasks=tasks, detector=detector)
 
 
-def run_missing(rows: Rows, options: argparse.Namespace, setting: Setting) -> None:
-    """Train and judge what the results file lacks, seed by seed."""
+def missing_runs(
+    rows: Rows, options: argparse.Namespace, setting: Setting
+) -> Iterator[tuple[str, int, Index, dict[str, Tensor], Index]]:
+    """What the results file lacks, seed by seed: run, seed, its images, its first weights, and the images judged."""
     pool, val, test = open_data(options.data, options.out)
-    judged = val if options.split == "val" else test
     for seed in seeds_of(options):
         missing = [run for run in options.runs if not rows.has(run=run, seed=seed)]
-        if not missing:
-            continue
-        index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
-        first = first_weights(index, setting, seed, options.threads)
-        for run in missing:
-            rows.keep({"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed, options.threads))
+        if missing:
+            index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
+            first = first_weights(index, setting, seed, options.threads)
+            yield from ((run, seed, index, first, val if options.split == "val" else test) for run in missing)
 
 
 def main() -> None:
     options, setting = read_options()
     rows = Rows(options, setting)
     if options.job == "run":
-        run_missing(rows, options, setting)
+        for run, seed, index, first, judged in missing_runs(rows, options, setting):
+            rows.keep({"run": run, "seed": seed} | run_one(run, first, index, judged, setting, seed, options.threads))
     print(rows.heading())
     print_table(rows)
     if options.beside:

@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boxcycle.data.index import Index, Strings, Verified
-from boxcycle.data.splits import budget
-from boxcycle.evaluation.paired import paired_difference
-from mtl_ssl_study import SETTINGS, first_weights, run_one
-from study import Rows
-from study_data import open_data
+from boxcycle.data.index import Index, Verified, offsets_of
+from mtl_ssl_study import SETTINGS, missing_runs, run_one
+from study import Rows, add_numbers, difference, given
 
 RUNS = ("not told", "told", "all boxes")
 TASKS = "baseline"  # of mtl_ssl_study.RUNS: tasks as by default, which gives the plain detector and the refinement
@@ -42,18 +39,7 @@ def looked_for(index: Index, seed: int) -> NDArray[np.bool_]:
 def without_unverified_boxes(index: Index, verified: NDArray[np.bool_]) -> Index:
     """The images with the boxes of their verified classes alone. Shapes: verified [I, K]."""
     images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
-    rows = np.flatnonzero(verified[images, index.labels - 1])
-    return replace(
-        index,
-        box_offsets=offsets(np.bincount(images[rows], minlength=len(index))),
-        boxes=index.boxes[rows],
-        labels=index.labels[rows],
-        box_ids=index.box_ids[rows],
-        areas=index.areas[rows],
-        iscrowd=index.iscrowd[rows],
-        difficult=index.difficult[rows],
-        segmentations=Strings(index.segmentations[row] for row in rows),
-    )
+    return index.only_boxes(verified[images, index.labels - 1])
 
 
 def training_index(run: str, index: Index, seed: int) -> Index:
@@ -65,11 +51,7 @@ def training_index(run: str, index: Index, seed: int) -> Index:
     if run == "not told":
         return bare
     labels = np.nonzero(verified)[1] + 1
-    return replace(bare, verified=Verified(np.ones(len(index), dtype=bool), offsets(verified.sum(1)), labels))
-
-
-def offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return replace(bare, verified=Verified(np.ones(len(index), dtype=bool), offsets_of(verified.sum(1)), labels))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -82,10 +64,9 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
             own, base = found[run], found["not told"]
             cells = [f"{run}, {form}", f"{np.mean([row['boxes'] for row in own.values()]):.0f}", str(len(own))]
             cells += [f"{np.mean([row[form][metric] for row in own.values()]):.1f}" for metric in ("AP", "AP50")]
-            seeds = sorted(own.keys() & base.keys())
             for metric in ("AP50", "AP"):
-                new, old = ([source[seed][form][metric] for seed in seeds] for source in (own, base))
-                cells.append(str(paired_difference(new, old)) if seeds and run != "not told" else "")
+                new, old = ({seed: row[form][metric] for seed, row in its.items()} for its in (own, base))
+                cells.append(difference(new, old) if run != "not told" else "")
             print("| " + " | ".join(cells) + " |")
 
 
@@ -96,32 +77,19 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=RUNS, choices=RUNS)
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    for name in ("images", "pixels", "steps", "batch", "judged"):
-        parser.add_argument(f"--{name}", type=int, help="instead of the setting's own")
+    numbers = ("images", "pixels", "steps", "batch", "judged")
+    add_numbers(parser, numbers)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/unverified-study"))
     options = parser.parse_args()
     options.data = "scenes"
-    changes = {
-        name: getattr(options, name)
-        for name in ("images", "pixels", "steps", "batch", "judged")
-        if getattr(options, name) is not None
-    }
-    setting = replace(SETTINGS[options.data], **changes)
+    setting = replace(SETTINGS[options.data], **given(options, numbers))
     rows = Rows(options, setting)
     if options.job == "run":
-        data = open_data(options.data, options.out)
-        pool, judged = data[0], data[1 if options.split == "val" else 2]
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            missing = [run for run in options.runs if not rows.has(run=run, seed=seed)]
-            if not missing:
-                continue
-            index = pool.subset(budget(pool, unit="images", amount=min(setting.images, len(pool)), seed=seed))
-            first = first_weights(index, setting, seed, options.threads)
-            for run in missing:
-                learnt = training_index(run, index, seed)
-                found = run_one(TASKS, first, learnt, judged, setting, seed, options.threads)
-                rows.keep({"run": run, "seed": seed, "boxes": len(learnt.boxes)} | found)
+        for run, seed, index, first, judged in missing_runs(rows, options, setting):
+            learnt = training_index(run, index, seed)
+            found = run_one(TASKS, first, learnt, judged, setting, seed, options.threads)
+            rows.keep({"run": run, "seed": seed, "boxes": len(learnt.boxes)} | found)
     print(rows.heading())
     print_table(rows)
 

@@ -8,7 +8,7 @@ worker therefore touches no reference count of a Python object per image, and it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +121,23 @@ class Index:
         unverified = np.ones(self.num_classes, dtype=bool)
         unverified[self.verified.labels[self.verified.offsets[image] : self.verified.offsets[image + 1]] - 1] = False
         return unverified
+
+    def only_boxes(self, kept: NDArray[np.bool_]) -> Index:
+        """All images, with the boxes of the mask [N] alone. Tags stay."""
+        images = np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
+        return replace(
+            self,
+            box_offsets=offsets_of(np.bincount(images[kept], minlength=len(self))),
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            box_ids=self.box_ids[kept],
+            areas=self.areas[kept],
+            iscrowd=self.iscrowd[kept],
+            difficult=self.difficult[kept],
+            segmentations=Strings(self.segmentations[row] for row in np.flatnonzero(kept)),
+            sources=None if self.sources is None else self.sources[kept],
+            weights=None if self.weights is None else self.weights[kept],
+        )
 
     def subset(self, images: Sequence[int] | NDArray[np.int64]) -> Index:
         """The images at the given positions, in that order, with all that belongs to them. Classes stay."""

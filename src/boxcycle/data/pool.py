@@ -141,19 +141,9 @@ def _together(one: Regions, other: Regions) -> Regions:
 
 def _without_boxes(index: Index, kept: NDArray[np.bool_]) -> Index:
     """The index with the boxes of the images ``kept`` [I] alone, and without tags."""
-    counts = np.diff(index.box_offsets)
-    rows = np.repeat(kept, counts)
     return replace(
-        index,
+        index.only_boxes(np.repeat(kept, np.diff(index.box_offsets))),
         annotated=kept,
-        box_offsets=offsets_of(np.where(kept, counts, 0)),
-        boxes=index.boxes[rows],
-        labels=index.labels[rows],
-        box_ids=index.box_ids[rows],
-        areas=index.areas[rows],
-        iscrowd=index.iscrowd[rows],
-        difficult=index.difficult[rows],
-        segmentations=Strings(index.segmentations[row] for row in np.flatnonzero(rows)),
         tagged=np.zeros_like(index.tagged),
         tag_offsets=np.zeros_like(index.tag_offsets),
         tags=index.tags[:0],

@@ -17,7 +17,7 @@ import numpy as np
 
 from boxcycle.data.check import DataError, Finding, Report
 from boxcycle.data.images import SPLIT_FOLDERS, best_folder, find_images, ids_from_names, subfolders
-from boxcycle.data.index import Index, Strings, offsets_of
+from boxcycle.data.index import Index, offsets_of
 from boxcycle.data.records import Records
 from boxcycle.data.text import read_lines, read_text
 
@@ -225,18 +225,9 @@ def without_boxes(index: Index) -> Index:
     """
     known = [i for i in range(len(index)) if index.tagged[i] or index.annotated[i]]
     tags = [index.tags_of(i) for i in known]
-    chosen = index.subset(known)
     return replace(
-        chosen,
+        index.subset(known).only_boxes(np.zeros(int(np.diff(index.box_offsets)[known].sum()), dtype=bool)),
         annotated=np.zeros(len(known), dtype=bool),
-        box_offsets=np.zeros(len(known) + 1, dtype=np.int64),
-        boxes=np.zeros((0, 4)),
-        labels=np.zeros(0, dtype=np.int64),
-        box_ids=np.zeros(0, dtype=np.int64),
-        areas=np.zeros(0),
-        iscrowd=np.zeros(0, dtype=bool),
-        difficult=np.zeros(0, dtype=bool),
-        segmentations=Strings([]),
         tagged=np.ones(len(known), dtype=bool),
         tag_offsets=offsets_of([len(labels) for labels in tags]),
         tags=np.concatenate([np.zeros(0, dtype=np.int64), *tags]),
