@@ -64,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prune, early stop, pack 10 (the default)": {"prune": True, "early_stop": True, "pack": 10},
 }
 NEXT = "the round after, by default"
-ROUNDS = (1, 2, 4, 7)  # 7: 5,000 steps of 16 images for the 11,540 of PASCAL VOC 2012
+ROUNDS = (1, 2, 4, 7)  # 7: as 5,000 steps of 16 images would be for the 11,540 of PASCAL VOC 2012
 
 
 def new_detector(index: Index, options: argparse.Namespace) -> FasterRCNN:

@@ -35,9 +35,8 @@ from boxcycle.methods.ssm.train import Config, train
 from boxcycle.report.curves import STYLE
 from boxcycle.report.drawing import PALETTE
 from boxcycle.report.label_curves import INK, MARKS
-from study import Rows, add_numbers, difference, given, seeds_of
-
-REAL = Path(__file__).parents[2] / "shared" / "data"
+from study import Rows, add_numbers, difference, given, seeds_of, study_parser
+from study_data import REAL
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean teacher": {"strategy": {"mine": "confidence", "threshold": 0.7, "ask": "nothing"}},
     "more steps alone": {"strategy": {"mine": "nothing", "ask": "nothing"}},
 }
+NUMBERS = ("labelled", "pixels", "steps", "later_steps", "later_lr", "rounds", "questions", "frozen")
 FULL = "all boxes"  # not an arm: plain training with nothing left to ask
 
 
@@ -142,8 +142,8 @@ def run_full(shared: dict[str, Any], setting: Setting, folder: Path) -> dict[str
     data = {name: value for name, value in shared["data"].items() if name != "budget"}
     fit = shared["fit"] | {"steps": setting.steps + setting.rounds * setting.later_steps, "ema": shared["ssm"]["ema"]}
     run, begun = folder / "all-boxes", time.process_time()
-    given = {"data": data, "detector": shared["detector"], "fit": fit, "run": run, "overwrite": True}
-    supervised.train(supervised.Config.model_validate(given))
+    settings = {"data": data, "detector": shared["detector"], "fit": fit, "run": run, "overwrite": True}
+    supervised.train(supervised.Config.model_validate(settings))
     row = json.loads((run / "eval.json").read_text(encoding="utf-8"))["summary"]
     boxes = len(read_split(data["path"], "train").boxes)
     nothing = {"human_boxes": 0, "questions": 0, "minutes": 0.0, "pseudo_right": None}
@@ -206,11 +206,12 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
         axes = figure.add_subplot(xlabel="boxes drawn or confirmed by a person", ylabel="AP50 on the test split (%)")
         for number, arm in enumerate(arm for arm in ARMS if any(row["arm"] == arm for row in rows)):
             courses = [row["rows"] for row in rows if row["arm"] == arm]
-            boxes = [[its["initial_boxes"] + its["human_boxes"] for its in course] for course in courses]
-            reached = np.array([[its["AP50"] for its in course] for course in courses], dtype=float)
-            spreads = reached.std(0, ddof=1) if len(courses) > 1 else None
-            style = {"color": PALETTE[number], "marker": MARKS[number], "capsize": 3, "elinewidth": 1.0}
-            axes.errorbar(np.mean(boxes, axis=0), reached.mean(0), spreads, label=arm, **style)
+            boxes = [[its["initial_boxes"] + its["human_boxes"] for its in rounds] for rounds in courses]
+            course = np.array([[its["AP50"] for its in rounds] for rounds in courses], dtype=float)
+            spreads = course.std(0, ddof=1) if len(courses) > 1 else None
+            style = {"color": PALETTE[number % len(PALETTE)], "capsize": 3, "elinewidth": 1.0}
+            style["marker"] = MARKS[(number + number // len(PALETTE)) % len(MARKS)]  # as in report.label_curves
+            axes.errorbar(np.mean(boxes, axis=0), course.mean(0), spreads, label=arm, **style)
         full = [row["rows"][0] for row in rows if row["arm"] == FULL]
         if full:
             label = f"plain training on all {full[0]['initial_boxes']:,} boxes"
@@ -226,44 +227,40 @@ def open_data(name: str, folder: Path) -> Path:
     return make_scenes(folder / "scenes", SceneConfig(size=256), {"train": 400, "val": 150, "test": 150})
 
 
+def run_missing(rows: Rows, options: argparse.Namespace, setting: Setting) -> None:
+    """Train what the results file lacks, seed by seed."""
+    path = open_data(options.data, options.out)
+    index = read_split(path, "train")
+    for seed in seeds_of(options):
+        folder = options.out / "-".join(map(str, (options.data, options.split, *asdict(setting).values(), seed)))
+        file = folder / "budget.json"
+        chosen = budget(index, unit="images", amount=setting.labelled, seed=seed)
+        facts = {"source": options.data, "split": "train", "unit": "images"}
+        write_budget(file, index, chosen, amount=setting.labelled, seed=seed, **facts)
+        shared = configuration(path, file, setting, options, seed)
+        for arm in [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]:
+            if arm == FULL:
+                found = run_full(shared, setting, folder)
+            else:
+                found = run_arm(arm, shared, folder, first_round(shared, folder))
+            rows.keep({"arm": arm, "seed": seed} | found)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table", "picture"])
-    parser.add_argument("data", choices=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser = study_parser(__doc__, SETTINGS, seeds=5, out="runs/ssm-study", jobs=("run", "table", "picture"))
     parser.add_argument("--arms", nargs="*", default=[*ARMS, FULL], choices=[*ARMS, FULL])
-    parser.add_argument("--split", choices=["val", "test"], default="test")
-    numbers = ("labelled", "pixels", "steps", "later_steps", "rounds", "questions", "frozen")
-    add_numbers(parser, numbers)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/ssm-study"))
+    add_numbers(parser, NUMBERS)
     options = parser.parse_args()
-    setting = replace(SETTINGS[options.data], **given(options, numbers))
+    setting = replace(SETTINGS[options.data], **given(options, NUMBERS))
     rows = Rows(options, setting)
     if options.job == "run":
-        path = open_data(options.data, options.out)
-        index = read_split(path, "train")
-        for seed in seeds_of(options):
-            missing = [arm for arm in options.arms if not rows.has(arm=arm, seed=seed)]
-            folder = options.out / "-".join(map(str, (options.data, options.split, *asdict(setting).values(), seed)))
-            file = folder / "budget.json"
-            chosen = budget(index, unit="images", amount=setting.labelled, seed=seed)
-            facts = {"source": options.data, "split": "train", "unit": "images"}
-            write_budget(file, index, chosen, amount=setting.labelled, seed=seed, **facts)
-            shared = configuration(path, file, setting, options, seed)
-            for arm in missing:
-                if arm == FULL:
-                    found = run_full(shared, setting, folder)
-                else:
-                    found = run_arm(arm, shared, folder, first_round(shared, folder))
-                rows.keep({"arm": arm, "seed": seed} | found)
+        run_missing(rows, options, setting)
     print(rows.heading())
     print_table(rows)
     if options.job == "picture":
-        shown = [row for row in rows if row["arm"] in options.arms]
-        draw(shown, options.out / f"{options.data}-{options.split}.png")
-        print(options.out / f"{options.data}-{options.split}.png")
+        file = options.out / f"{options.data}-{options.split}.png"
+        draw([row for row in rows if row["arm"] in options.arms], file)
+        print(file)
 
 
 if __name__ == "__main__":

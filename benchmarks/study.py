@@ -26,10 +26,12 @@ from boxcycle.models.two_stage import RegionConfig
 SMALL = DetectorConfig(anchor_sizes=(16, 32, 64, 128), roi_size=4, regions=RegionConfig(sampled=32))  # of 256 pixels
 
 
-def study_parser(description: str | None, data: Iterable[str], *, seeds: int, out: str) -> ArgumentParser:
+def study_parser(
+    description: str | None, data: Iterable[str], *, seeds: int, out: str, jobs: Sequence[str] = ("run", "table")
+) -> ArgumentParser:
     """The options that every study has: what to do, on which data, for which seeds, and where the results are."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["run", "table"])
+    parser.add_argument("job", choices=jobs)
     parser.add_argument("data", choices=list(data))
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -42,7 +44,7 @@ def study_parser(description: str | None, data: Iterable[str], *, seeds: int, ou
 def add_numbers(parser: ArgumentParser, names: Iterable[str]) -> None:
     """An option for each of these numbers of a setting."""
     for name in names:
-        kind = float if name == "lr" else int
+        kind = float if name.endswith("lr") else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="instead of the setting's own")
 
 

@@ -92,9 +92,8 @@ class Miner:
         self.index = index
         self.images, self.targets = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=cache)
         self.eligible = [_eligible(index, label, config.any_context) for label in range(1, index.num_classes + 1)]
-        self.complete = (
-            1 + len(VIEW_SCALES) if config.validate_by == "views" else config.targets
-        )  # trials of a candidate
+        # trials that measure a candidate to the end
+        self.complete = 1 + len(VIEW_SCALES) if config.validate_by == "views" else config.targets
         self.canvases, self.pasted, self.spared = 0, 0, 0.0
 
     @torch.no_grad()
