@@ -13,17 +13,29 @@ def image(height: int, width: int, seed: int) -> Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def target(boxes: list[list[float]], labels: list[int], seed: int = 0) -> Target:
-    """The least that a target has, from plain lists."""
-    return Target(
+def target(boxes: list[list[float]], labels: list[int], seed: int = 0, unverified: list[int] | None = None) -> Target:
+    """The least that a target has, from plain lists; ``unverified``: labels, None: it does not have the field."""
+    made = Target(
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         labels=torch.tensor(labels, dtype=torch.int64),
         seed=seed,
     )
+    if unverified is not None:
+        made["unverified"] = torch.tensor([label in unverified for label in (1, 2, 3)])
+    return made
+
+
+def partly_verified(first: list[int] | None, second: list[int] | None, third: list[int] | None) -> list[Target]:
+    """The targets of TARGETS, with the labels that are unverified in each."""
+    return [
+        target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11, first),
+        target([], [], 12, second),
+        target([[0, 0, 33, 33]], [2], 13, third),
+    ]
 
 
 IMAGES = [image(64, 64, seed) for seed in range(3)]
-TARGETS = [target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], 11), target([], [], 12), target([[0, 0, 33, 33]], [2], 13)]
+TARGETS = partly_verified(None, None, None)
 EMPTY = [target([], [], seed) for seed in range(3)]
 
 

@@ -13,9 +13,7 @@ from torch.nn.functional import cross_entropy
 from boxcycle.models.config import DetectorConfig
 from boxcycle.models.detectors import build_detector
 from boxcycle.models.two_stage import RegionConfig, RoIs, class_loss, thin
-from boxcycle.types import Target
-
-IMAGES = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+from small_images import IMAGES, partly_verified
 
 
 def build(tiny: str, name: str = "faster_rcnn") -> Any:
@@ -25,26 +23,6 @@ def build(tiny: str, name: str = "faster_rcnn") -> Any:
     return build_detector(
         3, DetectorConfig(name=name, backbone=tiny, weights="none", proposals=20, regions=regions, **sizes)
     )
-
-
-def target(boxes: list[list[float]], labels: list[int], unverified: list[int] | None, seed: int) -> Target:
-    """``unverified``: labels; None: the target does not have the field."""
-    made = Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        seed=seed,
-    )
-    if unverified is not None:
-        made["unverified"] = torch.tensor([label in unverified for label in (1, 2, 3)])
-    return made
-
-
-def targets(first: list[int] | None, second: list[int] | None, third: list[int] | None) -> list[Target]:
-    return [
-        target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], first, 11),
-        target([], [], second, 12),
-        target([[0, 0, 33, 33]], [2], third, 13),
-    ]
 
 
 def rois(labels: list[int], unverified: Tensor | None) -> RoIs:
@@ -85,17 +63,17 @@ def test_thin_keeps_the_rows_together() -> None:
 @pytest.mark.parametrize("name", ["faster_rcnn", "rfcn"])
 def test_losses_without_the_field_are_those_of_the_formula_bit_for_bit(tiny: str, name: str) -> None:
     detector = build(tiny, name)
-    batch = detector.batch(IMAGES, targets(None, None, None))
+    batch = detector.batch(IMAGES, partly_verified(None, None, None))
     maps = detector.features(batch)
-    proposals, _ = detector.propose(maps, batch, targets(None, None, None))
-    sampled = detector.sample(proposals, targets(None, None, None))
+    proposals, _ = detector.propose(maps, batch, partly_verified(None, None, None))
+    sampled = detector.sample(proposals, partly_verified(None, None, None))
     assert sampled.unverified is None
     logits, deltas = detector.classify(maps, sampled.boxes)
     expected = (cross_entropy(logits, sampled.labels, reduction="none") * sampled.share).sum()
     assert detector.region_losses(logits, deltas, sampled)["class"].equal(expected)
-    found = detector.losses(IMAGES, targets(None, None, None))
+    found = detector.losses(IMAGES, partly_verified(None, None, None))
     assert found["class"].equal(expected)
-    for verified in (targets([], [], []), targets(None, [], None)):
+    for verified in (partly_verified([], [], []), partly_verified(None, [], None)):
         for key, value in detector.losses(IMAGES, verified).items():
             assert value.equal(found[key]), key
 
@@ -103,7 +81,7 @@ def test_losses_without_the_field_are_those_of_the_formula_bit_for_bit(tiny: str
 @pytest.mark.parametrize("name", ["faster_rcnn", "rfcn"])
 def test_a_slow_second_implementation(tiny: str, name: str) -> None:
     """Region by region, with the logits of unverified classes cut out; nothing but the class loss changes."""
-    detector, given = build(tiny, name), targets([2, 3], None, [1, 2, 3])
+    detector, given = build(tiny, name), partly_verified([2, 3], None, [1, 2, 3])
     batch = detector.batch(IMAGES, given)
     maps = detector.features(batch)
     sampled = detector.sample(detector.propose(maps, batch, given)[0], given)
@@ -117,7 +95,7 @@ def test_a_slow_second_implementation(tiny: str, name: str) -> None:
             probs = logits[row, kept].softmax(0)
             total = total - probs[kept.index(label)].log() / (3 * len(regions))
             row += 1
-    found, plain = detector.losses(IMAGES, given), detector.losses(IMAGES, targets(None, None, None))
+    found, plain = detector.losses(IMAGES, given), detector.losses(IMAGES, partly_verified(None, None, None))
     torch.testing.assert_close(found["class"], total)
     assert found["class"] < plain["class"]
     for key in found.keys() - {"class"}:
@@ -125,7 +103,7 @@ def test_a_slow_second_implementation(tiny: str, name: str) -> None:
 
 
 def test_no_gradient_reaches_a_hidden_logit_of_background(tiny: str) -> None:
-    detector, given = build(tiny), targets([2], [1, 2, 3], None)
+    detector, given = build(tiny), partly_verified([2], [1, 2, 3], None)
     batch = detector.batch(IMAGES, given)
     maps = detector.features(batch)
     sampled = detector.sample(detector.propose(maps, batch, given)[0], given)
@@ -153,5 +131,5 @@ def test_classes_in_another_order(order: list[int]) -> None:
 
 def test_every_parameter_has_a_gradient_where_nothing_is_verified(tiny: str) -> None:
     detector = build(tiny)
-    sum(detector.losses(IMAGES, targets([1, 2, 3], [1, 2, 3], [1, 2, 3])).values()).backward()
+    sum(detector.losses(IMAGES, partly_verified([1, 2, 3], [1, 2, 3], [1, 2, 3])).values()).backward()
     assert all(parameter.grad is not None for parameter in detector.parameters() if parameter.requires_grad)

@@ -15,9 +15,7 @@ from boxcycle.models.config import DetectorConfig
 from boxcycle.models.faster_rcnn import FasterRCNN
 from boxcycle.models.two_stage import RegionConfig
 from boxcycle.ops.unverified import without_unverified
-from boxcycle.types import Target
-
-IMAGES = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+from small_images import IMAGES, partly_verified
 
 
 def build(tiny: str, **tasks: object) -> MultiTaskDetector:
@@ -26,26 +24,6 @@ def build(tiny: str, **tasks: object) -> MultiTaskDetector:
     config = DetectorConfig(backbone=tiny, weights="none", proposals=20, regions=regions)
     settings = {"windows": 8, "refined": 4, "stop_gradient": False, "foreground": 1.0, "edges": 0.5}
     return MultiTaskDetector(FasterRCNN(3, config), TaskConfig(**settings | tasks))
-
-
-def target(boxes: list[list[float]], classes: list[int], unverified: list[int] | None, seed: int) -> Target:
-    """``unverified``: labels; None: the target does not have the field."""
-    made = Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(classes, dtype=torch.int64),
-        seed=seed,
-    )
-    if unverified is not None:
-        made["unverified"] = torch.tensor([label in unverified for label in (1, 2, 3)])
-    return made
-
-
-def targets(first: list[int] | None, second: list[int] | None, third: list[int] | None) -> list[Target]:
-    return [
-        target([[4, 5, 40, 50], [30, 8, 62, 60]], [1, 3], first, 11),
-        target([], [], second, 12),
-        target([[0, 0, 33, 33]], [2], third, 13),
-    ]
 
 
 class Watching:
@@ -95,8 +73,8 @@ def test_closeness_loss_by_hand(background: bool, expected: float) -> None:
 @pytest.mark.parametrize("heads", ["region", "dense", "shared"])
 def test_targets_without_the_field_or_with_all_verified_give_the_same_bit_for_bit(tiny: str, heads: str) -> None:
     model = build(tiny, heads=heads)
-    plain = model.losses(IMAGES, targets(None, None, None))
-    for verified in (targets([], [], []), targets(None, [], None)):
+    plain = model.losses(IMAGES, partly_verified(None, None, None))
+    for verified in (partly_verified([], [], []), partly_verified(None, [], None)):
         found = model.losses(IMAGES, verified)
         assert found.keys() == plain.keys()
         for name, value in found.items():
@@ -105,7 +83,7 @@ def test_targets_without_the_field_or_with_all_verified_give_the_same_bit_for_bi
 
 def test_a_slow_second_implementation_of_the_window_loss(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Window by window, with the logits of unverified classes without a share cut out."""
-    model, given = build(tiny), targets([2, 3], None, [1, 3])
+    model, given = build(tiny), partly_verified([2, 3], None, [1, 3])
     seen, drawn = Watching(model.window_head, monkeypatch), []
     sample = labels.sample_windows
     monkeypatch.setattr(labels, "sample_windows", lambda *a: drawn.append(sample(*a)) or drawn[-1])
@@ -120,7 +98,7 @@ def test_a_slow_second_implementation_of_the_window_loss(tiny: str, monkeypatch:
             row += 1
     assert row == 16
     assert float(found) == pytest.approx(total, rel=1e-5)
-    assert found < model.losses(IMAGES, targets(None, None, None))["multi_object"]
+    assert found < model.losses(IMAGES, partly_verified(None, None, None))["multi_object"]
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -128,7 +106,7 @@ def test_a_slow_second_implementation_of_the_closeness_loss(
     tiny: str, monkeypatch: pytest.MonkeyPatch, background: bool
 ) -> None:
     """Object by object: two boxes that are near each other, in an image in which class 2 is unverified."""
-    model, given = build(tiny, closeness_background=background), targets([2], [1, 2, 3], None)
+    model, given = build(tiny, closeness_background=background), partly_verified([2], [1, 2, 3], None)
     seen = Watching(model.closeness_head, monkeypatch)
     found = model.losses(IMAGES, given)["closeness"].detach()
     sampled = model.detector.sample(
@@ -154,7 +132,7 @@ def test_a_slow_second_implementation_of_the_closeness_loss(
 @pytest.mark.parametrize(("task", "head"), [("multi_object", "window_head"), ("closeness", "closeness_head")])
 def test_hidden_logits_have_no_gradient(tiny: str, monkeypatch: pytest.MonkeyPatch, task: str, head: str) -> None:
     """Class 2 is unverified in the first image and has no box there; class 1 in the last, which shows class 2."""
-    model, given = build(tiny), targets([2], [1, 2, 3], [1])
+    model, given = build(tiny), partly_verified([2], [1, 2, 3], [1])
     seen, sampled = Watching(getattr(model, head), monkeypatch), []
     sample = model.detector.sample
     monkeypatch.setattr(model.detector, "sample", lambda *a: sampled.append(sample(*a)) or sampled[-1])
@@ -172,11 +150,11 @@ def test_hidden_logits_have_no_gradient(tiny: str, monkeypatch: pytest.MonkeyPat
 
 def test_the_refinement_is_not_told_that_background_shows_no_unverified_class(tiny: str) -> None:
     model = build(tiny)
-    found = model.losses(IMAGES, targets([2, 1, 3], [1, 2, 3], [1, 2, 3]))
-    plain = model.losses(IMAGES, targets(None, None, None))
+    found = model.losses(IMAGES, partly_verified([2, 1, 3], [1, 2, 3], [1, 2, 3]))
+    plain = model.losses(IMAGES, partly_verified(None, None, None))
     assert 0 < found["refinement"] < plain["refinement"]
     model.zero_grad()
-    model.losses(IMAGES[1:2], targets(None, [2], None)[1:2])["refinement"].backward()
+    model.losses(IMAGES[1:2], partly_verified(None, [2], None)[1:2])["refinement"].backward()
     gradient = model.refiner.layer.bias.grad  # of an image without objects: all of its regions are background
     assert gradient[2] == 0
     assert gradient[[0, 1, 3]].ne(0).all()
@@ -184,7 +162,10 @@ def test_the_refinement_is_not_told_that_background_shows_no_unverified_class(ti
 
 def test_foreground_edges_and_proposals_know_no_classes_and_stay(tiny: str) -> None:
     model = build(tiny)
-    found, plain = (model.losses(IMAGES, given) for given in (targets([1, 2, 3], [1], [2]), targets(None, None, None)))
+    found, plain = (
+        model.losses(IMAGES, given)
+        for given in (partly_verified([1, 2, 3], [1], [2]), partly_verified(None, None, None))
+    )
     for name in ("foreground", "edges", "rpn_objectness", "rpn_box", "box"):
         assert found[name].equal(plain[name]), name
     for name in ("multi_object", "closeness", "class", "refinement"):
@@ -211,5 +192,5 @@ def test_classes_in_another_order(tiny: str, order: list[int]) -> None:
 
 def test_every_parameter_has_a_gradient_where_nothing_is_verified(tiny: str) -> None:
     model = build(tiny)
-    sum(model.losses(IMAGES, targets([1, 2, 3], [1, 2, 3], [1, 2, 3])).values()).backward()
+    sum(model.losses(IMAGES, partly_verified([1, 2, 3], [1, 2, 3], [1, 2, 3])).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
